@@ -141,6 +141,36 @@ def intervals(y, probabilities, patients, samples: int, level: float, seed: int)
     return pd.DataFrame(rows, columns=["score", "value", "low", "high"])
 
 
+def mean_interval(values, patients, samples: int, level: float, seed: int) -> tuple[float, float, float]:
+    """Return a mean over slices and its percentile bootstrap interval, resampling patients.
+
+    As in `intervals`, a mean of shares that no resample changes gets Wilson's interval over its slices.
+
+    Args:
+        values: float (n,), n > 0, finite.
+        patients: (n,) patient ids.
+        samples, level, seed: as `intervals`.
+
+    Returns:
+        Mean, low, high.
+
+    Raises:
+        DataError: no values, values that are not finite, or not one patient a slice.
+
+    Used by notebook 05.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise DataError(f"values: got shape {values.shape}; allowed: (n,), n > 0, all finite")
+    weights, member = _resamples(patients, len(values), samples, seed)
+    size, total = np.bincount(member), np.bincount(member, values)
+    mean = float(values.mean())
+    low, high = _percentiles((weights @ total) / (weights @ size), level)
+    if np.isclose(low, high, rtol=0, atol=1e-12) and values.min() >= 0 and values.max() <= 1:
+        low, high = wilson(values.sum(), len(values), level)
+    return mean, min(low, mean), max(high, mean)
+
+
 def wilson(k: float, n: int, level: float) -> tuple[float, float]:
     """Return Wilson's two-sided score interval for k right of n independent slices.
 

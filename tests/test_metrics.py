@@ -199,6 +199,21 @@ def test_intervals_of_the_whole_set_are_quick():
     assert time.perf_counter() - start < 6
 
 
+def test_mean_interval_resamples_patients():
+    # 20 patients of 30 slices, each patient's slices alike: the mean's standard error is sd / sqrt(20).
+    by_patient = np.linspace(0, 1, 20)
+    mean, low, high = metrics.mean_interval(np.repeat(by_patient, 30), np.repeat(np.arange(20), 30), 4000, 0.95, 0)
+    assert mean == pytest.approx(0.5)
+    assert high - low == pytest.approx(2 * 1.96 * by_patient.std() / np.sqrt(20), rel=0.1)
+
+
+def test_mean_interval_of_hits_only_does_not_claim_certainty():
+    mean, low, high = metrics.mean_interval(np.ones(10), np.arange(10) // 2, 100, 0.95, 0)
+    assert (mean, low, high) == pytest.approx((1, 10 / (10 + 1.959964**2), 1))
+    with pytest.raises(DataError, match="finite"):
+        metrics.mean_interval([np.nan], ["a"], 100, 0.95, 0)
+
+
 def test_mcnemar_by_hand():
     # a alone is right on 5 slices, b alone on 1: two-sided exact p is 2 * (1 + 6) / 2**6.
     y = np.zeros(10, int)

@@ -1,0 +1,502 @@
+"""One function a figure: takes tables or arrays, returns a matplotlib Figure, writes nothing."""
+
+import textwrap
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from btlib import CLASSES
+
+PALETTE = {"meningioma": "#0072B2", "glioma": "#D55E00", "pituitary": "#009E73", "no_tumor": "#666666"}
+"""Okabe and Ito's colours, told apart by colour-blind readers and in grey print (Okabe, Ito 2008)."""
+
+
+def use_theme() -> None:
+    """Set the study's one theme: white, ticks, sizes readable at a journal's column width. Every notebook."""
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        palette=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"],
+        font_scale=1.1,
+    )
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.hashsalt": "btlib",
+            "image.cmap": "gray",
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+# Notebooks 03, 04, 06 and 07: scores.
+
+MODEL_NAMES = {
+    **{f"efficientnet_b{i}": f"EfficientNet-B{i}" for i in range(8)},
+    **{f"efficientnet_lite{i}": f"EfficientNet-Lite{i}" for i in range(5)},
+    "vgg16": "VGG16",
+    "resnet152v2": "ResNet152V2",
+    "vit_b16": "ViT-B/16",
+}
+"""A model's name in print; a model that is not listed keeps the registry's name."""
+
+PROTOCOL_NAMES = {
+    "image_holdout": "slices at random,\nhold-out",
+    "image_folds": "slices at random,\nfolds",
+    "patient_holdout": "patients apart,\nhold-out",
+    "patient_folds": "patients apart,\nfolds",
+    "group_holdout": "patient groups apart,\nhold-out",
+    "group_folds": "patient groups apart,\nfolds",
+    "author_folds": "the author's\npatient folds",
+}
+"""A protocol's name in print, in the order of ever stricter separation."""
+
+INK, GREY = "#222222", "#8A8A8A"
+LABELS = {"meningioma": "meningioma", "glioma": "glioma", "pituitary": "pituitary tumour", "no_tumor": "no tumour"}
+_LINES = {"meningioma": "-", "glioma": "--", "pituitary": "-."}
+
+
+def _subplots(rows: int, columns: int, width: float, height: float, **options):
+    """Make a figure (inches) that pyplot has forgotten, so that a cell which returns it shows it once."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    plt.close(figure)
+    return figure, axes
+
+
+def _whiskers(axis, x, y, low, high, horizontal=False, **style) -> None:
+    """Draw interval bars; bounds are absolute, and an empty one draws nothing."""
+    value = np.asarray(x if horizontal else y, float)
+    bars = np.vstack([value - np.asarray(low, float), np.asarray(high, float) - value]).clip(min=0)
+    style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.1, "capsize": 2.5} | style
+    axis.errorbar(x, y, **{"xerr" if horizontal else "yerr": bars}, **style)
+
+
+def learning_curves(history: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw loss, accuracy and learning rate over the epochs of all stages, training beside validation.
+
+    Args:
+        history: one row an epoch in the order of training, columns stage, epoch, loss, accuracy, val_loss,
+            val_accuracy (accuracies 0 to 1), learning_rate.
+
+    Used by notebooks 03 and 04.
+    """
+    figure, axes = _subplots(1, 3, 7.4, 2.5)
+    epoch = np.arange(1, len(history) + 1)
+    stages = history["stage"].to_numpy()
+    first = np.flatnonzero(np.append(True, stages[1:] != stages[:-1]))
+    for axis, name, scale, label in (
+        (axes[0], "loss", 1, "loss (cross-entropy, nats)"),
+        (axes[1], "accuracy", 100, "accuracy (%)"),
+    ):
+        axis.plot(epoch, scale * history[name], color=GREY, marker="o", markersize=2.5, label="training")
+        validation = scale * history[f"val_{name}"]
+        axis.plot(epoch, validation, color="#0072B2", ls="--", marker="s", markersize=2.5, label="validation")
+        axis.set_ylabel(label)
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(frameon=False)
+    axes[2].step(epoch, history["learning_rate"], color=INK, where="mid")
+    low, high = history["learning_rate"].min(), history["learning_rate"].max()
+    # At least a decade, or a rate that hardly moves would look like a cliff.
+    axes[2].set(yscale="log", ylabel="learning rate (log scale)", ylim=(min(low / 1.5, high / 12), high * 1.5))
+    axes[2].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axis.set_xlim(0.5, len(history) + 0.5)
+        for number, (start, stop) in enumerate(zip(first, [*first[1:], len(history)], strict=True), start=1):
+            if start:
+                axis.axvline(start + 0.5, color=GREY, lw=0.8, ls=":")
+            if len(first) > 1:
+                middle = (start + stop) / 2 / len(history)
+                axis.text(middle, 1.02, number, transform=axis.transAxes, ha="center", va="bottom", color=INK, size=8)
+    if len(first) > 1:
+        names = ", ".join(f"{number} = {stages[start]}" for number, start in enumerate(first, start=1))
+        figure.suptitle(f"stages of fine-tuning: {names}", size=8, x=0.01, ha="left")
+    return figure
+
+
+def confusion_matrix(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw counts and row percentages in one heat map, a panel for each model where there are several.
+
+    Args:
+        table: columns label, predicted, n, share as `metrics.confusion` returns them, and model where there are several.
+
+    Used by notebooks 03, 04 and 06.
+    """
+    groups = list(table.groupby("model", sort=False)) if "model" in table else [(None, table)]
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    figure, axes = _subplots(rows, columns, 2.5 * columns + 1.2, 2.5 * rows + 0.2, squeeze=False, sharey=True)
+    labels = [LABELS[c] for c in CLASSES]
+    for axis, (name, part) in zip(axes.flat, groups, strict=False):
+        shares = 100 * part.pivot(index="label", columns="predicted", values="share").loc[[*CLASSES], [*CLASSES]]
+        counts = part.pivot(index="label", columns="predicted", values="n").loc[[*CLASSES], [*CLASSES]]
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for i, j in np.ndindex(shares.shape):
+            share = shares.iloc[i, j]
+            colour = "white" if share > 55 else INK
+            axis.text(j, i, f"{counts.iloc[i, j]:d}\n{share:.1f} %", ha="center", va="center", color=colour, size=8)
+        axis.set_xticks(range(3), [c.replace(" ", "\n") for c in labels], size=7)
+        axis.set_yticks(range(3), [c.replace(" ", "\n") for c in labels], size=7)
+        axis.tick_params(length=0)
+        axis.set_xlabel("predicted class")
+        if name is not None:
+            axis.set_title(MODEL_NAMES.get(name, name), size=9)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("true class")
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.85, aspect=25)
+    sns.despine(fig=figure, left=True, bottom=True)
+    return figure
+
+
+def roc_curves(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figure.Figure:
+    """Draw one-vs-rest ROC curves, whole and enlarged in the corner that matters, with the area in the legend.
+
+    Args:
+        table: columns label, fpr, tpr, auc as `metrics.roc` returns them.
+        intervals: columns score, low, high as `metrics.intervals` returns them; bounds of auc_<class> go to the legend.
+
+    Used by notebooks 03 and 04.
+    """
+    bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
+    figure, (whole, corner) = _subplots(1, 2, 7.0, 3.4)
+    for label, curve in table.groupby("label", sort=False):
+        text = f"{LABELS[label]}: {curve['auc'].iloc[0]:.4f}"
+        if f"auc_{label}" in bounds:
+            text += " ({:.4f} to {:.4f})".format(*bounds[f"auc_{label}"])
+        for axis in (whole, corner):
+            axis.plot(
+                curve["fpr"],
+                curve["tpr"],
+                color=PALETTE[label],
+                ls=_LINES[label],
+                lw=1.8,
+                label=text,
+                clip_on=axis is corner,
+            )
+    whole.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+    whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), title="whole curve", aspect="equal")
+    title = "area under the curve" + (" (interval)" if bounds else "")
+    corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), title="upper left corner, enlarged", aspect="equal")
+    for axis in (whole, corner):
+        axis.set_xlabel("false positive rate")
+        axis.set_ylabel("true positive rate")
+    handles, labels = whole.get_legend_handles_labels()
+    figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3, fontsize=7.5, frameon=False)
+    return figure
+
+
+def accuracy_against(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
+    """Draw accuracy with its interval against what a model costs; filled: ImageNet weights, open: random ones.
+
+    Args:
+        table: one row a model and initialisation, all of one protocol: columns model, weights ("imagenet" or empty),
+            accuracy, accuracy_low, accuracy_high (0 to 1), and parameters or macs (counts).
+        x: "parameters" or "macs".
+
+    Used by notebooks 03 and 07.
+    """
+    unit, label = {
+        "parameters": (1e6, "parameters (millions, log scale)"),
+        "macs": (1e9, "multiply-adds a slice (billions, log scale)"),
+    }[x]
+    figure, axis = _subplots(1, 1, 5.6, 3.6)
+    table = table.reset_index(drop=True)
+    cost = table[x] / unit
+    pretrained = table["weights"].eq("imagenet")
+    axis.set_xscale("log")
+    _whiskers(
+        axis, cost, 100 * table["accuracy"], 100 * table["accuracy_low"], 100 * table["accuracy_high"], ecolor=GREY
+    )
+    for chosen, face, name in (
+        (pretrained, "#0072B2", "ImageNet weights"),
+        (~pretrained, "white", "random initialisation"),
+    ):
+        if chosen.any():
+            axis.plot(
+                cost[chosen], 100 * table["accuracy"][chosen], "o", ms=6, mfc=face, mec="#0072B2", mew=1.4, label=name
+            )
+    axis.set_xlim(cost.min() / 4, cost.max() * 2)
+    axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axis.set(xlabel=label, ylabel="accuracy (%)")
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2)
+    names = [MODEL_NAMES.get(name, name) for name in table["model"]]
+    _label_points(figure, axis, cost, 100 * table["accuracy"], names)
+    return figure
+
+
+def _label_points(figure, axis, x, y, names) -> None:
+    """Write a name beside each point, on the side where it covers the least of other names, points and bars."""
+    figure.draw_without_rendering()
+    points = axis.transData.transform(np.column_stack([x, y]))
+    taken = [mpl.transforms.Bbox.from_extents(px - 6, py - 6, px + 6, py + 6) for px, py in points]
+    # Interval bars stand in the way as well: each is a thin box through its point.
+    for line in [line for group in axis.containers for line in group[2]]:
+        taken += [path.get_extents(axis.transData).padded(2) for path in line.get_paths()]
+    frame = axis.get_window_extent()
+    for px, py, name in sorted(zip(*points.T, names, strict=True)):
+        sides = [(dx, dy) for dy in (0, 9, -9, 18, -18, 27, -27) for dx in (7, -7)]
+        point = axis.transData.inverted().transform((px, py))
+        text = axis.annotate(name, point, sides[0], size=7.5, va="center", textcoords="offset points")
+        text.set_in_layout(False)
+        tried = []
+        for side in sides:
+            text.set(position=side, horizontalalignment="left" if side[0] > 0 else "right")
+            box = text.get_window_extent()
+            hidden = sum(_common(box, other) for other in taken) + box.width * box.height - _common(box, frame)
+            tried.append((round(hidden), len(tried), side, box))
+        _, _, side, box = min(tried)
+        text.set(position=side, horizontalalignment="left" if side[0] > 0 else "right")
+        taken.append(box)
+
+
+def _common(a, b) -> float:
+    """Return the area that two boxes share."""
+    both = mpl.transforms.Bbox.intersection(a, b)
+    return both.width * both.height if both is not None else 0.0
+
+
+def per_class_bars(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw precision, recall and F1 of each class as bars with intervals, a group for each model.
+
+    Args:
+        table: columns model, score, value, low, high (0 to 1): `metrics.intervals` of each model, one below the
+            other. A column weights ("imagenet" or empty), where given, is written beside the model.
+
+    Used by notebooks 03 and 04.
+    """
+    table = table.reset_index(drop=True)
+    shown = table["model"].map(lambda name: MODEL_NAMES.get(name, name))
+    if "weights" in table:
+        shown = shown + "\n(" + table["weights"].eq("imagenet").map({True: "ImageNet", False: "random"}) + ")"
+    names = list(dict.fromkeys(shown))
+    figure, axes = _subplots(1, 3, 7.4, 1.1 + 0.62 * len(names), sharey=True)
+    height = 0.27
+    for axis, (score, title) in zip(
+        axes, (("precision", "precision"), ("recall", "recall"), ("f1", "F1")), strict=True
+    ):
+        for c, label in enumerate(CLASSES):
+            rows = table[table["score"] == f"{score}_{label}"]
+            place = [names.index(shown[i]) + (c - 1) * height for i in rows.index]
+            value = 100 * rows["value"]
+            # Vermilion and green are one grey in print, so one of them is hatched.
+            style = {"color": PALETTE[label], "edgecolor": "white", "lw": 0.5, "hatch": "////" if c == 1 else None}
+            axis.barh(place, value, height, label=LABELS[label], **style)
+            _whiskers(
+                axis, value, place, 100 * rows["low"], 100 * rows["high"], horizontal=True, capsize=1.5, elinewidth=0.9
+            )
+            for at, number in zip(place, value, strict=True):
+                axis.text(103, at, f"{number:.1f}", va="center", size=6.5)
+        axis.set(xlim=(0, 100), xlabel=f"{title} (%)")
+        axis.set_xticks([0, 25, 50, 75, 100])
+        axis.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw mean accuracy and its spread over seeds, one factor at a time, against the proposed model.
+
+    Args:
+        table: one row a setting, in the order to draw: columns factor, setting, seeds (number of fits), accuracy
+            (mean, 0 to 1), accuracy_sd (standard deviation over seeds; empty for one seed), proposed (bool: the
+            setting is the proposed model's).
+
+    Used by notebook 04.
+    """
+    figure, axis = _subplots(1, 1, 5.6, 0.9 + 0.235 * len(table) + 0.1 * table["factor"].nunique())
+    place, last, at = [], None, -1.0
+    for factor in table["factor"]:
+        at += 1 if factor == last or last is None else 1.45
+        last = factor
+        place.append(at)
+    place = np.array(place)
+    value, spread = 100 * table["accuracy"], 100 * table["accuracy_sd"].fillna(0)
+    proposed = table["proposed"].astype(bool).to_numpy()
+    if proposed.any():
+        axis.axvline(value[proposed].iloc[0], color=GREY, lw=0.9, ls="--", zorder=0)
+    _whiskers(axis, value, place, value - spread, value + spread, horizontal=True, ecolor="#0072B2", elinewidth=1.4)
+    for chosen, face, name in ((~proposed, "#0072B2", "one factor changed"), (proposed, "white", "proposed model")):
+        axis.plot(value[chosen], place[chosen], "o", ms=5.5, mfc=face, mec="#0072B2", mew=1.4, ls="none", label=name)
+    axis.set_yticks(place, table["setting"].astype(str))
+    axis.invert_yaxis()
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", color="#E6E6E6", lw=0.6)
+    axis.set_axisbelow(True)
+    for factor in table["factor"].unique():
+        rows = place[(table["factor"] == factor).to_numpy()]
+        text = axis.text(
+            1.02, rows.mean(), factor, transform=axis.get_yaxis_transform(), va="center", size=8, style="italic"
+        )
+        text.set_in_layout(True)
+    seeds = table["seeds"]
+    fits = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    plural = "" if fits == "1" else "s"
+    axis.set_xlabel(
+        f"accuracy (%), mean ± standard deviation, {fits} seed{plural}" if plural else "accuracy (%), 1 seed"
+    )
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure
+
+
+def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
+    """Draw the accuracy of one model under every way of splitting, each fit with its interval, beside the paper's.
+
+    Args:
+        table: one row a fit, as in models.csv: columns protocol, accuracy, accuracy_low, accuracy_high (0 to 1).
+        paper: the paper's accuracy, 0 to 1.
+
+    Used by notebook 07.
+    """
+    protocols = [p for p in PROTOCOL_NAMES if p in set(table["protocol"])]
+    figure, axis = _subplots(1, 1, 5.8, 1.15 + 0.55 * len(protocols))
+    for at, protocol in enumerate(protocols):
+        rows = table[table["protocol"] == protocol]
+        place = at + (np.arange(len(rows)) - (len(rows) - 1) / 2) * min(0.16, 0.7 / len(rows))
+        value = 100 * rows["accuracy"]
+        colour, marker = ("#D55E00", "s") if protocol.startswith("image") else ("#0072B2", "o")
+        many = {"elinewidth": 0.8, "capsize": 0} if len(rows) > 1 else {}
+        _whiskers(
+            axis,
+            value,
+            place,
+            100 * rows["accuracy_low"],
+            100 * rows["accuracy_high"],
+            horizontal=True,
+            ecolor=colour,
+            **many,
+        )
+        axis.plot(value, place, marker, color=colour, ms=4 if len(rows) > 1 else 6, ls="none")
+        if len(rows) > 1:
+            axis.plot([value.mean()] * 2, [at - 0.4, at + 0.4], color=INK, lw=1.6)
+        mean = f"{value.mean():.1f} %" + (f"\nmean of {len(rows)}" if len(rows) > 1 else "")
+        axis.text(1.02, at, mean, transform=axis.get_yaxis_transform(), va="center", size=8)
+    axis.axvline(100 * paper, color=INK, lw=1, ls="--")
+    axis.annotate(
+        f"paper: {100 * paper:.2f} %",
+        (100 * paper, 1),
+        (-4, 3),
+        xycoords=axis.get_xaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        size=8,
+    )
+    axis.set_yticks(range(len(protocols)), [PROTOCOL_NAMES[p] for p in protocols])
+    axis.set_ylim(len(protocols) - 0.45, -0.55)
+    axis.set_xlim(right=100)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel("accuracy on test slices (%), interval over patients")
+    return figure
+
+
+def claims(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the paper's value of each claim beside ours with its interval, and the verdict.
+
+    Args:
+        table: as claims.csv: columns claim, paper, ours, low, high (shares, 0 to 1), verdict, data. Claims without a
+            number on both sides are left out: they are in the table.
+
+    Used by notebook 07.
+    """
+    rows = table.dropna(subset=["paper", "ours"]).reset_index(drop=True)
+    figure, axis = _subplots(1, 1, 7.0, 1.2 + 0.55 * len(rows))
+    place = np.arange(len(rows))
+    axis.hlines(place, 100 * rows["paper"], 100 * rows["ours"], color="#CCCCCC", lw=1, zorder=0)
+    _whiskers(
+        axis,
+        100 * rows["ours"],
+        place,
+        100 * rows["low"],
+        100 * rows["high"],
+        horizontal=True,
+        ecolor="#0072B2",
+        elinewidth=1.4,
+    )
+    axis.plot(100 * rows["ours"], place, "o", color="#0072B2", ms=6, label="this study, with interval")
+    axis.plot(100 * rows["paper"], place, "D", mfc="white", mec="#D55E00", mew=1.5, ms=6, label="paper")
+    axis.set_yticks(place, [textwrap.fill(f"{r.claim} [{r.data}]", 34) for r in rows.itertuples()])
+    for at, verdict in zip(place, rows["verdict"], strict=True):
+        axis.text(1.03, at, textwrap.fill(str(verdict), 24), transform=axis.get_yaxis_transform(), va="center", size=8)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(right=100.5)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel("accuracy or score (%)")
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure
+
+
+def reliability_diagram(before: pd.DataFrame, after: pd.DataFrame, temperature: float) -> mpl.figure.Figure:
+    """Draw accuracy against confidence before and after temperature scaling, with the slices of each bin below.
+
+    Args:
+        before, after: columns bin_low, bin_high, n, confidence, accuracy, low, high as `metrics.reliability` returns.
+        temperature: what the logits were divided by, for the title.
+
+    Used by notebook 06.
+    """
+    figure, axes = _subplots(2, 2, 6.4, 4.1, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3, 1]})
+    for (above, below), table, title in zip(
+        axes.T, (before, after), ("before", f"after, T = {temperature:.2f}"), strict=True
+    ):
+        gap = (table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum()
+        above.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls="--", label="perfect calibration")
+        _whiskers(above, table["confidence"], table["accuracy"], table["low"], table["high"], ecolor="#0072B2")
+        above.plot(
+            table["confidence"], table["accuracy"], "o", color="#0072B2", ms=5, label="slices, by bin, with interval"
+        )
+        above.set_title(f"{title}: ECE {100 * gap:.1f} points", size=9)
+        below.bar(
+            table["bin_low"],
+            table["n"],
+            table["bin_high"] - table["bin_low"],
+            align="edge",
+            color="#BBBBBB",
+            edgecolor=INK,
+            lw=0.5,
+        )
+        below.set(yscale="log", xlabel="confidence (top probability)")
+    axes[0, 0].set(xlim=(0.3, 1.01), ylim=(-0.02, 1.02), ylabel="accuracy")
+    axes[1, 0].set(ylabel="slices (log)", ylim=(0.7, None))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def accuracy_coverage(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw accuracy on the slices that are answered, as the least sure ones are left to a reader.
+
+    Args:
+        table: columns coverage, accuracy, low, high (0 to 1) as `metrics.accuracy_coverage` returns them, and set
+            where there are several sets of slices.
+
+    Used by notebook 06.
+    """
+    groups = list(table.groupby("set", sort=False)) if "set" in table else [(None, table)]
+    figure, axis = _subplots(1, 1, 4.8, 3.2)
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]
+    for (name, part), colour, line in zip(groups, colours, ("-", "--", "-.", ":", (0, (5, 1))), strict=False):
+        coverage = 100 * part["coverage"]
+        axis.fill_between(coverage, 100 * part["low"], 100 * part["high"], color=colour, alpha=0.15, lw=0)
+        axis.plot(coverage, 100 * part["accuracy"], color=colour, ls=line, lw=1.6, label=name)
+    # With few slices answered, intervals reach far down and would flatten the rest.
+    wide = table[table["coverage"] >= 0.1]
+    axis.set_ylim(max(0, 100 * wide["low"].min() - 1), 100.3)
+    axis.set(
+        xlim=(0, 100), xlabel="coverage: slices answered, surest first (%)", ylabel="accuracy of those answered (%)"
+    )
+    if groups[0][0] is not None:
+        axis.legend(frameon=False, loc="lower left")
+    return figure
