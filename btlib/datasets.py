@@ -1,0 +1,197 @@
+"""A data set as the rest of the study sees it: its manifest, its fingerprint, its prepared slices."""
+
+import functools
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing
+from btlib import manifest as manifests
+
+BATCH = 64
+TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "has_mask": bool}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared slices of one data set: row i of `manifest` is `images[i]` and `masks[i]`, read from disk when asked."""
+
+    manifest: pd.DataFrame
+    fingerprint: str
+    path: Path
+    _file: h5py.File = field(repr=False)
+
+    @property
+    def images(self) -> h5py.Dataset:
+        """uint8 (n, S, S)."""
+        return self._file["images"]
+
+    @property
+    def masks(self) -> h5py.Dataset:
+        """uint8 (n, S, S) of 0 and 1; zeros for a slice without a mask."""
+        return self._file["masks"]
+
+
+def load(data: params.Data, preprocessing: params.Preprocessing, copies_from: params.Data | None = None) -> Dataset:
+    """Return a data set with its slices decoded, cropped and resized; done once, kept in one HDF5 file.
+
+    Args:
+        data: which data set.
+        preprocessing: how slices are prepared.
+        copies_from: for a phantom of hospital b with copies, the data set they are copied from.
+
+    Raises:
+        DataError: the data are not there or cannot be used.
+
+    Every notebook.
+    """
+    table = manifest(data, copies_from)
+    name = fingerprint(data, copies_from)
+    path = _cache() / f"{name}-{_hash(preprocessing.model_dump_json(), _version())}.h5"
+    if not path.exists():
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                _build(data, preprocessing, table, path)
+    # Readers never write and a finished file is never changed, so a file system without locks serves as well.
+    return Dataset(table, name, path, h5py.File(path, "r", locking="best-effort"))
+
+
+def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.DataFrame:
+    """Return the table of a data set's slices; kept until a file's name, size or time changes.
+
+    Args:
+        data: which data set; a phantom is made first where it is missing.
+        copies_from: as for `load`.
+
+    Returns:
+        A manifest (`btlib.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason.
+
+    Raises:
+        DataError: the data are not there or cannot be used.
+
+    Notebook 01.
+    """
+    return _known(data, copies_from)[0]
+
+
+def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> str:
+    """Return 16 hex digits that change when any slice, label or patient of the data set does.
+
+    Args:
+        data: which data set.
+        copies_from: as for `load`.
+
+    Used by runs.
+    """
+    if data.phantom is not None:
+        source = fingerprint(copies_from) if copies_from is not None else ""
+        return _hash(data.phantom.model_dump_json(), str(phantom.VERSION), source)
+    return _known(data, copies_from)[1]
+
+
+def author_folds(data: params.Data) -> pd.Series | None:
+    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None."""
+    return figshare.folds(folder(data)) if _reader(data) is figshare else None
+
+
+def folder(data: params.Data) -> Path:
+    """Return a data set's folder; a relative path starts at `btlib.home()`."""
+    return home() / data.path
+
+
+def _reader(data: params.Data):
+    if data.phantom is not None:
+        return figshare if data.phantom.hospital == "a" else folders
+    return figshare if data.source == "figshare" else folders
+
+
+def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataFrame, str]:
+    root = folder(data)
+    if data.phantom is not None:
+        phantom.generate(root, data.phantom, folder(copies_from) if copies_from is not None else None)
+    elif not root.is_dir():
+        how = f"`python -m btlib fetch figshare {data.path}` downloads it" if data.source == "figshare" else "unpack it there"
+        raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
+    stem = _cache() / f"manifest-{_hash(str(root.resolve()), data.model_dump_json(), _version(), *_listing(root))}"
+    table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
+    if not facts_path.exists():
+        with FileLock(stem.with_suffix(".lock")):
+            if not facts_path.exists():
+                _build_manifest(data, table_path, facts_path)
+    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    table = pd.read_csv(table_path, dtype=TYPES, keep_default_na=False)
+    table.attrs["skipped"] = [tuple(pair) for pair in facts["skipped"]]
+    return table, facts["fingerprint"]
+
+
+def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> None:
+    root = folder(data)
+    if _reader(data) is figshare:
+        table = figshare.manifest(root, data.unreadable)
+    else:
+        table = folders.manifest(root, data.labels or phantom.LABELS, data.unreadable)
+    with files.replacing(table_path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    facts = {"fingerprint": manifests.fingerprint(table), "skipped": table.attrs.get("skipped", [])}
+    files.write_text(facts_path, json.dumps(facts, indent=1))
+
+
+def _build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
+    # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
+    for stale in path.parent.glob(f".{path.stem}-*"):
+        stale.unlink()
+    work = functools.partial(_prepared, data, preprocessing_)
+    shape = (len(table), preprocessing_.image_size, preprocessing_.image_size)
+    with (
+        files.replacing(path) as temporary,
+        h5py.File(temporary, "w") as file,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False) as bar,
+    ):
+        images, masks = (file.create_dataset(name, shape, np.uint8) for name in ("images", "masks"))
+        for start in range(0, len(table), BATCH):
+            done = list(pool.map(work, table["path"][start : start + BATCH]))
+            images[start : start + len(done)] = np.stack([image for image, _ in done])
+            masks[start : start + len(done)] = np.stack([mask for _, mask in done])
+            bar.update(len(done))
+
+
+def _prepared(data: params.Data, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:
+    return preprocessing.prepare(*_reader(data).read(folder(data), path), how)
+
+
+def _listing(root: Path) -> list[str]:
+    """Name, size and time of every file under a folder: enough to notice a change without reading."""
+    found, stack = [], [root]
+    while stack:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(Path(entry.path))
+                else:
+                    about = entry.stat(follow_symlinks=False)
+                    found.append(f"{entry.path}\x1f{about.st_size}\x1f{about.st_mtime_ns}")
+    return sorted(found)
+
+
+def _cache() -> Path:
+    path = home() / "data" / ".cache"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _version() -> str:
+    return f"preprocessing {preprocessing.VERSION}"
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()[:16]

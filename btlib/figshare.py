@@ -1,0 +1,394 @@
+"""Figshare article 1512427 (Cheng 2017): MATLAB slices, their tumour masks and the author's five folds."""
+
+import functools
+import hashlib
+import io
+import math
+import os
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from btlib import CLASSES, DataError, preprocessing
+from btlib import manifest as manifests
+
+ARTICLE = 1512427
+FOLDS = "cvind.mat"
+MAX_BYTES = 64 * 2**20
+MAX_SIDE = 4096
+MIN_SIDE = 16
+FIELDS = "PID, image, label and tumorMask in a struct cjdata"
+
+
+def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
+    """Read every slice under a folder once and return the table of them, in the order of their numbers.
+
+    Args:
+        path: folder of .mat files at any depth, of the publisher's zip files, or of both.
+        unreadable: "error" stops at the first slice that cannot be used; "skip" leaves such slices out and lists them,
+            path and reason, in the table's `attrs["skipped"]`.
+
+    Returns:
+        A manifest (`btlib.manifest.COLUMNS`); `path` is relative to `path`, "a.zip/1.mat" for a member of a zip file.
+
+    Raises:
+        DataError: the folder is missing, holds no slices, or a slice cannot be used.
+
+    Source: Cheng et al. 2015, doi 10.1371/journal.pone.0140381. Notebook 01.
+    """
+    path = Path(path)
+    names = _listing(path)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(lambda name: _row(path, name), names))
+    skipped = [(name, str(row)) for name, row in zip(names, rows, strict=True) if isinstance(row, DataError)]
+    if skipped and (unreadable == "error" or len(skipped) == len(rows)):
+        raise DataError(skipped[0][1])
+    table = manifests.make([row for row in rows if not isinstance(row, DataError)], str(path))
+    table.attrs["skipped"] = skipped
+    return table
+
+
+def read(root: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read one slice and its tumour mask, both upright.
+
+    Args:
+        root: the folder given to `manifest`.
+        path: the manifest's `path`.
+
+    Returns:
+        image (H, W) in the file's own dtype and scanner units; mask, bool (H, W).
+
+    Raises:
+        DataError: the slice cannot be used.
+
+    Notebook 01.
+    """
+    slice_ = _decode(_content(Path(root), path), f"{Path(root) / path}")
+    return slice_["image"], slice_["mask"]
+
+
+def folds(path: Path) -> pd.Series | None:
+    """Read the author's five folds where the folder has cvind.mat.
+
+    Args:
+        path: the folder given to `manifest`.
+
+    Returns:
+        Fold 1 to 5 by image_id, or None without the file.
+
+    Raises:
+        DataError: the file holds something else.
+
+    Notebook 01.
+    """
+    found = sorted(file for file in _walk(Path(path)) if PurePosixPath(file).name.lower() == FOLDS)
+    if not found:
+        return None
+    name = f"{Path(path) / found[0]}"
+    numbers = _struct(_content(Path(path), found[0]), name, "cvind")["cvind"].ravel()
+    if not len(numbers) or not np.isin(numbers, (1, 2, 3, 4, 5)).all():
+        raise DataError(f"{name}: cvind must hold the author's fold, 1 to 5, of every slice; download the file again")
+    index = pd.Index([str(i + 1) for i in range(len(numbers))], name="image_id")
+    return pd.Series(numbers.astype(int), index=index, name="fold")
+
+
+def _walk(path: Path) -> list[str]:
+    """Names of all files under a folder, as POSIX paths relative to it."""
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: no such folder; `python -m btlib fetch figshare {path}` downloads the slices, or give the folder "
+            "that holds the four zip files and cvind.mat of doi 10.6084/m9.figshare.1512427"
+        )
+    names = []
+    for folder, inside, files in os.walk(path):
+        for name in (*inside, *files):
+            if os.path.islink(os.path.join(folder, name)):
+                raise DataError(f"{Path(folder) / name}: is a symbolic link; put the file itself there")
+        names += [(Path(folder) / name).relative_to(path).as_posix() for name in files if not name.startswith(".")]
+    return names
+
+
+def _listing(path: Path) -> list[str]:
+    names = []
+    for name in _walk(path):
+        if PurePosixPath(name).name.lower() == FOLDS:
+            continue
+        if name.lower().endswith(".mat"):
+            names.append(name)
+        elif name.lower().endswith(".zip"):
+            names += [f"{name}/{member}" for member in _members(path / name)]
+    if not names:
+        raise DataError(f"{path}: no slices found; expected .mat files, or the publisher's .zip files with .mat inside")
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> tuple:
+    """Sort key that puts 2.mat before 10.mat."""
+    stem = PurePosixPath(name).stem
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", stem) if part], name
+
+
+def _members(path: Path) -> list[str]:
+    names = _archive(path)[1]
+    slices = [n for n in names if n.lower().endswith(".mat") and PurePosixPath(n).name.lower() != FOLDS]
+    if not slices and any(n.lower().endswith(".zip") for n in names):
+        raise DataError(f"{path}: holds zip files; unpack this outer one and give the folder with the inner ones")
+    return slices
+
+
+def _archive(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
+    try:
+        found = path.stat()
+        return _open_archive(path, found.st_size, found.st_mtime_ns)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise DataError(f"{path}: no zip file that can be read ({error}); download it again") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _open_archive(path: Path, size: int, changed: int) -> tuple[zipfile.ZipFile, list[str]]:
+    """Open an archive once for all its slices: its table of contents is long."""
+    archive = zipfile.ZipFile(path)
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    for name in names:
+        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+            raise DataError(f"{path}: member {name!r} points out of the archive; do not use this file")
+    return archive, names
+
+
+def _content(root: Path, path: str) -> bytes:
+    """Bytes of a file or of a zip member, never more than `MAX_BYTES`."""
+    name = f"{root / path}"
+    archive, _, member = _split_zip(path)
+    try:
+        if archive:
+            opened = _archive(root / archive)[0]
+            with opened.open(member) as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            found = os.lstat(root / path)
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{name}: is no regular file; put the file itself there")
+            with open(root / path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except DataError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, struct.error) as error:
+        raise DataError(f"{name}: cannot be read ({error}); download it again") from None
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
+    if not data:
+        raise DataError(f"{name}: is empty; download it again")
+    return data
+
+
+def _split_zip(path: str) -> tuple[str, str, str]:
+    match = re.match(r"(.*?\.zip)(/)(.+)", path, re.IGNORECASE)
+    return match.groups() if match else ("", "", path)
+
+
+def _row(root: Path, name: str) -> dict | DataError:
+    """A manifest row, or why there is none."""
+    try:
+        data = _content(root, name)
+        slice_ = _decode(data, f"{root / name}")
+    except DataError as error:
+        return error
+    return {
+        "image_id": PurePosixPath(name).stem,
+        "path": name,
+        "label": slice_["label"],
+        "patient_id": slice_["patient_id"],
+        "plane": preprocessing.plane(slice_["image"]),
+        "width": slice_["image"].shape[1],
+        "height": slice_["image"].shape[0],
+        "has_mask": bool(slice_["mask"].any()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def _decode(data: bytes, name: str) -> dict:
+    """Check and unpack one slice: image, mask, label, patient_id."""
+    fields = _struct(data, name, "cjdata")
+    image, mask = (fields[key] for key in ("image", "tumorMask"))
+    if image.shape != mask.shape:
+        raise DataError(f"{name}: image is {_size(image)} but tumorMask is {_size(mask)}; they must be alike")
+    for key, array in (("image", image), ("tumorMask", mask)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{name}: {key} has pixels that are NaN or infinite; all must be finite")
+    label = fields["label"].ravel()
+    if label.size != 1 or label[0] not in (1, 2, 3):
+        found = f"{label[0]:g}" if label.size == 1 else f"{label.size} values"
+        raise DataError(f"{name}: label is {found}; allowed: 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
+    return {
+        "image": image,
+        "mask": mask != 0,
+        "label": CLASSES[int(label[0]) - 1],
+        "patient_id": _text(fields["PID"], name),
+    }
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _text(characters: np.ndarray | str, name: str) -> str:
+    if not isinstance(characters, str):
+        codes = characters.ravel()
+        if codes.dtype.kind not in "iu" or codes.size > 64 or (codes > 126).any():
+            raise DataError(f"{name}: PID is no text of up to 64 plain characters; download the file again")
+        characters = "".join(map(chr, codes))
+    characters = characters.strip()
+    if not re.fullmatch(r"[ -~]{1,64}", characters):
+        raise DataError(f"{name}: PID is no text of 1 to 64 plain characters; download the file again")
+    return characters
+
+
+def _struct(data: bytes, name: str, wanted: str) -> dict:
+    """Read the variable `wanted` of a MATLAB file of version 7.3 or 5.
+
+    Libraries meet hostile bytes here, and fail in whatever way they fail: all of it is one DataError.
+    """
+    try:
+        if b"\x89HDF\r\n\x1a\n" in (data[:8], data[512:520]):
+            with h5py.File.in_memory(data) as file:
+                return _from_hdf5(file, name, wanted)
+        if data[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
+            return _from_version5(data, name, wanted)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DataError(f"{name}: truncated or damaged MATLAB file ({reason}); download it again") from None
+    raise DataError(f"{name}: no MATLAB file of version 7.3 or 5; truncated, damaged or of another kind")
+
+
+def _missing(name: str, wanted: str, names: list[str]) -> DataError:
+    if "cvind" in names:
+        return DataError(
+            f"{name}: holds cvind, the author's folds, and no slice; call it {FOLDS} so that it is read as such"
+        )
+    shown = ", ".join(sorted(names)[:8]) or "nothing"
+    return DataError(f"{name}: has no {wanted} but {shown}; a slice has {FIELDS}")
+
+
+def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
+    def member(group, key):
+        # Links may point to other files; only what lies in this one is read.
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise _missing(name, key, list(group)[:8] if isinstance(group, h5py.Group) else [])
+        return group[key]
+
+    if wanted == "cvind":
+        return {"cvind": _dataset(member(file, "cvind"), name, "cvind", 1, 1_000_000).T}
+    group = member(file, wanted)
+    result = {}
+    for key in ("image", "tumorMask", "label", "PID"):
+        smallest, largest = (MIN_SIDE, MAX_SIDE) if key in ("image", "tumorMask") else (1, 64)
+        result[key] = _dataset(member(group, key), name, key, smallest, largest).T
+    return result
+
+
+def _dataset(dataset: h5py.Dataset, name: str, key: str, smallest: int, largest: int) -> np.ndarray:
+    """Read a small 2-D dataset; what it declares is checked before anything is allocated.
+
+    Chunks are inflated here, not by the HDF5 library: that one grows its buffer to whatever a chunk inflates to, and
+    holds a lock meanwhile, while zlib lets other threads go on.
+    """
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "biuf":
+        raise DataError(f"{name}: {key} is no array of numbers; a slice has {FIELDS}")
+    if len(dataset.shape) != 2 or not all(smallest <= n <= largest for n in dataset.shape):
+        raise DataError(
+            f"{name}: {key} is declared as {_size(dataset)}; allowed: two dimensions of {smallest} to {largest} each"
+        )
+    if dataset.external or dataset.is_virtual or dataset.dtype.itemsize > 8:
+        raise DataError(f"{name}: {key} is kept in another file or an odd type; a slice holds its own pixels")
+    if dataset.chunks is None:
+        return dataset[()]
+    return _inflate(dataset, name, key)
+
+
+def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
+    chunk, kind = dataset.chunks, dataset.dtype
+    count = math.prod(-(-n // c) for n, c in zip(dataset.shape, chunk, strict=True))
+    size = math.prod(chunk) * kind.itemsize
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    known = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+    if count > 16_384 or size > MAX_SIDE * MAX_SIDE * 8 or not set(filters) <= known:
+        raise DataError(f"{name}: {key} is stored in a way that MATLAB does not use; save it again with MATLAB")
+    result = np.zeros(dataset.shape, kind)
+    for row in range(0, dataset.shape[0], chunk[0]):
+        for column in range(0, dataset.shape[1], chunk[1]):
+            left_out, data = dataset.id.read_direct_chunk((row, column))
+            for i, which in reversed(list(enumerate(filters))):
+                if left_out >> i & 1:
+                    continue
+                if which == h5py.h5z.FILTER_DEFLATE:
+                    data = zlib.decompressobj().decompress(data, size + 4)
+                elif which == h5py.h5z.FILTER_FLETCHER32:
+                    data = data[:-4]
+                else:
+                    data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
+            block = np.frombuffer(data, kind, math.prod(chunk)).reshape(chunk)
+            place = result[row : row + chunk[0], column : column + chunk[1]]
+            place[:] = block[: place.shape[0], : place.shape[1]]
+    return result
+
+
+def _from_version5(data: bytes, name: str, wanted: str) -> dict:
+    import scipy.io
+
+    plain = io.BytesIO(_inflate_version5(data, name))
+    shapes = {variable: (shape, kind) for variable, shape, kind in scipy.io.whosmat(plain)}
+    if wanted not in shapes:
+        raise _missing(name, wanted, list(shapes))
+    allowed = math.prod(shapes[wanted][0]) == 1 if wanted == "cjdata" else math.prod(shapes[wanted][0]) <= 1_000_000
+    if not allowed:
+        raise DataError(f"{name}: {wanted} is declared as {shapes[wanted][0]}; a slice has {FIELDS}")
+    plain.seek(0)
+    variable = scipy.io.loadmat(plain, variable_names=[wanted])[wanted]
+    if wanted == "cvind":
+        return {"cvind": variable}
+    result = {}
+    for key in ("image", "tumorMask", "label", "PID"):
+        if variable.dtype.names is None or key not in variable.dtype.names:
+            raise _missing(name, key, list(variable.dtype.names or ()))
+        value = variable[key].item()
+        if key == "PID" and isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
+            result[key] = str(value.item())
+            continue
+        smallest, largest = (MIN_SIDE, MAX_SIDE) if key in ("image", "tumorMask") else (1, 64)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.ndim != 2:
+            raise DataError(f"{name}: {key} is no array of numbers; a slice has {FIELDS}")
+        if not all(smallest <= n <= largest for n in value.shape):
+            raise DataError(f"{name}: {key} is {_size(value)}; allowed: two dimensions of {smallest} to {largest} each")
+        result[key] = value
+    return result
+
+
+def _inflate_version5(data: bytes, name: str) -> bytes:
+    """Unpack the compressed variables of a version 5 file, to at most twice what a slice may hold."""
+    order = "<" if data[126:128] == b"IM" else ">"
+    parts, position = [data[:128]], 128
+    room = 2 * MAX_BYTES
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from(f"{order}II", data, position)
+        body = data[position + 8 : position + 8 + length]
+        if kind == 15:
+            body = zlib.decompressobj().decompress(body, room + 1)
+            parts.append(body)
+        else:
+            parts.append(data[position : position + 8] + body)
+        room -= len(parts[-1])
+        if room < 0:
+            raise DataError(f"{name}: unpacks to more than {2 * MAX_BYTES >> 20} MB, far more than a slice; remove it")
+        position += 8 + length
+    return b"".join(parts)
