@@ -1,0 +1,169 @@
+"""Class folders of JPEG, PNG or WebP pictures, as Kaggle's data sets ship them."""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from btlib import DataError
+from btlib import manifest as manifests
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PIXELS = 64_000_000
+"""A slice has well under a megapixel; a file that claims more than this is a decompression bomb or no slice."""
+
+# Pillow warns of odd metadata in pictures that it decodes well; a picture is either read or refused here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> pd.DataFrame:
+    """Return the manifest of class folders, every picture decoded once to prove that it can be.
+
+    Such folders record no patient, so each slice is its own: patient_id is image_id, the path relative to `path`.
+    An empty class folder is accepted.
+
+    Args:
+        path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
+        labels: name of each class folder -> one of CLASSES, or NO_TUMOR.
+        unreadable: "error" stops at the first picture that cannot be decoded; "skip" leaves such pictures out and lists
+            why in the table's `attrs["skipped"]`.
+
+    Raises:
+        DataError: a folder that holds pictures is not in `labels`, a folder in `labels` is absent, there are no
+            pictures, or, unless skipped, a picture cannot be decoded.
+
+    Used by notebooks 01, 02 and 06.
+    """
+    root = Path(path)
+    files = _pictures(root, labels)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda file: _row(root, file, labels), files))
+    skipped = [str(result) for result in results if isinstance(result, DataError)]
+    if skipped and unreadable == "error":
+        raise DataError(skipped[0])
+    table = manifests.make([result for result in results if isinstance(result, dict)], str(root))
+    table.attrs["skipped"] = skipped
+    return table
+
+
+def read(root: Path, path: str) -> tuple[np.ndarray, None]:
+    """Return one picture's luminance as displayed, and None, for such folders have no masks.
+
+    Args:
+        root: the folder given to `manifest`.
+        path: a path of the manifest, relative, with "/".
+
+    Returns:
+        (height, width) uint8, or uint16 for 16-bit greyscale; transparent parts over black, EXIF rotation applied.
+
+    Raises:
+        DataError: it is no regular file below `root`, or cannot be decoded whole.
+
+    Used by notebooks 01, 02 and 06.
+    """
+    return _decode(_bytes(Path(root), path), f"{root}/{path}"), None
+
+
+def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; it should hold the class folders {', '.join(sorted(labels))}")
+    holding, seen, files = set(), set(), []
+    for folder, names, leaves in os.walk(root):
+        names[:] = [n for n in names if not n.startswith((".", "__MACOSX"))]
+        here = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        for name in names:
+            if (Path(folder) / name).is_symlink():
+                raise DataError(f"{Path(folder) / name}: is a symbolic link; allowed: real folders and files")
+        pictures = [n for n in leaves if n.lower().endswith(ENDINGS) and not n.startswith(".")]
+        if len(here.parts) in (1, 2) and here.name in labels:
+            seen.add(here.name)
+            files += [str(here / n) for n in pictures]
+        elif pictures:
+            holding.add(str(here))
+    mapped = ", ".join(f"{k} -> {v}" for k, v in sorted(labels.items()))
+    if holding:
+        raise DataError(
+            f"{root}: pictures found in {_shown(sorted(holding))}, for which `labels` has no class; mapped are: {mapped}. "
+            "Class folders lie in it directly or one level below"
+        )
+    absent = sorted(set(labels) - seen)
+    if absent:
+        found = sorted(p.name for p in root.iterdir() if p.is_dir())
+        raise DataError(
+            f"{root}: no folder {_shown(absent)}, named in `labels`; found: {_shown(found) or 'no folders'}"
+        )
+    return sorted(files)
+
+
+def _shown(names: list[str], most: int = 12) -> str:
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _row(root: Path, path: str, labels: dict[str, str]) -> dict | DataError:
+    try:
+        data = _bytes(root, path)
+        height, width = _decode(data, f"{root}/{path}").shape
+    except DataError as error:
+        return error
+    return {
+        "image_id": path,
+        "path": path,
+        "label": labels[PurePosixPath(path).parent.name],
+        "patient_id": path,
+        "plane": "unknown",
+        "width": width,
+        "height": height,
+        "has_mask": False,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def _bytes(root: Path, path: str) -> bytes:
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
+        raise DataError(f"{root}: {path!r} is no path below it")
+    try:
+        path.encode()
+        for i in range(1, len(parts) + 1):
+            mode = os.lstat(root.joinpath(*parts[:i])).st_mode
+            if not (stat.S_ISREG(mode) if i == len(parts) else stat.S_ISDIR(mode)):
+                raise DataError(
+                    f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
+                )
+        return root.joinpath(*parts).read_bytes()
+    except UnicodeEncodeError:
+        raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None
+    except OSError as error:
+        raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _decode(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
+            return _luminance(ImageOps.exif_transpose(picture))
+    except DataError:
+        raise
+    # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
+        raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None
+
+
+def _luminance(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I"):
+        return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+    if picture.has_transparency_data:
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture.convert("RGBA"))
+    return np.array(picture if picture.mode == "L" else picture.convert("RGB").convert("L"))

@@ -1,0 +1,221 @@
+import io
+import os
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from btlib import DataError, folders
+
+LABELS = {"glioma_tumor": "glioma", "no_tumor": "no_tumor"}
+RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "glioma_tumor").mkdir()
+    (tmp_path / "no_tumor").mkdir()
+    Image.fromarray(RAMP).save(tmp_path / "glioma_tumor" / "a.png")
+    return tmp_path
+
+
+def put(root, name, picture, **options):
+    picture.save(root / "glioma_tumor" / name, **options)
+    return folders.read(root, f"glioma_tumor/{name}")[0]
+
+
+def noisy(seed=0, size=64):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size), np.uint8))
+
+
+def test_manifest_has_a_row_a_picture_and_each_slice_is_its_own_patient(root):
+    Image.fromarray(RAMP).save(root / "no_tumor" / "Bild (1) [ü] 脑.JPG", quality=90)
+    table = folders.manifest(root, LABELS)
+    assert list(table["image_id"]) == ["glioma_tumor/a.png", "no_tumor/Bild (1) [ü] 脑.JPG"]
+    assert list(table["label"]) == ["glioma", "no_tumor"]
+    assert list(table["patient_id"]) == list(table["path"]) == list(table["image_id"])
+    assert table[["width", "height", "has_mask", "plane"]].values.tolist() == [[4, 6, False, "unknown"]] * 2
+    assert table.attrs["skipped"] == []
+
+
+def test_class_folders_may_lie_one_level_below(root):
+    (root / "Training").mkdir()
+    (root / "glioma_tumor").rename(root / "Training" / "glioma_tumor")
+    assert list(folders.manifest(root, LABELS)["path"]) == ["Training/glioma_tumor/a.png"]
+
+
+def test_grey_png_is_read_as_it_is(root):
+    image, mask = folders.read(root, "glioma_tumor/a.png")
+    assert image.dtype == np.uint8 and np.array_equal(image, RAMP) and mask is None
+
+
+def test_rgb_palette_and_bilevel_become_luminance(root):
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 255
+    assert put(root, "rgb.png", Image.fromarray(red))[0, 0] == 76  # 0.299 * 255
+    grey = Image.fromarray(np.dstack([RAMP] * 3))
+    assert np.array_equal(put(root, "palette.png", grey.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)), RAMP)
+    assert np.array_equal(put(root, "two.png", Image.fromarray(RAMP > 100)), (RAMP > 100) * 255)
+    assert np.array_equal(put(root, "lossless.webp", grey, lossless=True), RAMP)
+
+
+def test_sixteen_bits_are_kept(root):
+    values = RAMP.astype(np.uint16) * 257
+    image = put(root, "deep.png", Image.fromarray(values))
+    assert image.dtype == np.uint16 and np.array_equal(image, values)
+
+
+def test_transparency_lies_over_black(root):
+    rgba = np.full((1, 3, 4), 200, np.uint8)
+    rgba[0, :, 3] = [0, 51, 255]
+    assert put(root, "alpha.png", Image.fromarray(rgba)).tolist() == [[0, 40, 200]]
+    assert put(root, "la.png", Image.fromarray(rgba).convert("LA")).tolist() == [[0, 40, 200]]
+    picture = Image.fromarray(np.array([[7, 9]], np.uint8))
+    assert put(root, "trns.png", picture, transparency=9).tolist() == [[7, 0]]
+
+
+def test_cmyk_jpeg_is_read(root):
+    picture = Image.new("CMYK", (8, 8), (0, 0, 0, 0))
+    assert put(root, "cmyk.jpg", picture).min() >= 250
+
+
+def test_exif_rotation_is_applied(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = put(root, "turned.png", Image.fromarray(RAMP), exif=exif)
+    assert np.array_equal(image, np.rot90(RAMP, -1))
+    row = folders.manifest(root, LABELS).set_index("image_id").loc["glioma_tumor/turned.png"]
+    assert (row["width"], row["height"]) == (6, 4)
+
+
+def cut(root, name="cut.jpg"):
+    stream = io.BytesIO()
+    noisy().save(stream, "JPEG")
+    (root / "glioma_tumor" / name).write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+
+
+def test_corrupt_picture_is_named(root):
+    cut(root)
+    with pytest.raises(DataError, match=r"glioma_tumor/cut\.jpg"):
+        folders.manifest(root, LABELS, "error")
+
+
+def test_corrupt_picture_is_left_out_and_listed_on_request(root):
+    cut(root)
+    (root / "glioma_tumor" / "b.png").write_bytes(b"")
+    (root / "glioma_tumor" / "c.jpg").write_bytes(b"GIF89a no picture")
+    table = folders.manifest(root, LABELS, "skip")
+    assert list(table["image_id"]) == ["glioma_tumor/a.png"]
+    named = [why.removeprefix(f"{root}/glioma_tumor/").partition(":")[0] for why in table.attrs["skipped"]]
+    assert named == ["b.png", "c.jpg", "cut.jpg"]
+
+
+def test_unmapped_folder_is_refused_and_listed(root):
+    (root / "Testing" / "pituitary").mkdir(parents=True)
+    Image.fromarray(RAMP).save(root / "Testing" / "pituitary" / "x.png")
+    with pytest.raises(DataError, match=r"'Testing/pituitary'.*glioma_tumor -> glioma, no_tumor -> no_tumor"):
+        folders.manifest(root, LABELS)
+
+
+def test_loose_pictures_are_refused(root):
+    Image.fromarray(RAMP).save(root / "x.png")
+    with pytest.raises(DataError, match=r"pictures found in '\.'"):
+        folders.manifest(root, LABELS)
+
+
+def test_class_folders_deeper_than_one_level_are_refused(root):
+    (root / "x" / "y" / "no_tumor").mkdir(parents=True)
+    Image.fromarray(RAMP).save(root / "x" / "y" / "no_tumor" / "x.png")
+    with pytest.raises(DataError, match="x/y/no_tumor"):
+        folders.manifest(root, LABELS)
+
+
+def test_absent_class_folder_is_refused(root):
+    with pytest.raises(DataError, match=r"no folder 'pituitary_tumor'.*found: 'glioma_tumor', 'no_tumor'"):
+        folders.manifest(root, LABELS | {"pituitary_tumor": "pituitary"})
+
+
+def test_no_pictures_at_all_is_refused(root):
+    (root / "glioma_tumor" / "a.png").unlink()
+    with pytest.raises(DataError, match="no slices"):
+        folders.manifest(root, LABELS)
+    with pytest.raises(DataError, match="no such folder"):
+        folders.manifest(root / "nowhere", LABELS)
+
+
+def test_hidden_and_other_files_are_passed_over(root):
+    (root / "planted.csv").write_text("x")
+    (root / "glioma_tumor" / "Thumbs.db").write_text("x")
+    (root / "glioma_tumor" / "._a.png").write_text("x")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "a.png").write_text("x")
+    assert len(folders.manifest(root, LABELS)) == 1
+
+
+def test_links_and_paths_outside_are_refused(root, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    Image.fromarray(RAMP).save(outside / "x.png")
+    (root / "glioma_tumor" / "link.png").symlink_to(outside / "x.png")
+    with pytest.raises(DataError, match=r"link\.png: is a link"):
+        folders.manifest(root, LABELS)
+    (root / "glioma_tumor" / "link.png").unlink()
+    (root / "more").symlink_to(outside)
+    with pytest.raises(DataError, match="more: is a symbolic link"):
+        folders.manifest(root, LABELS)
+    for path in (
+        "more/x.png",
+        f"../{outside.name}/x.png",
+        str(outside / "x.png"),
+        "",
+        "glioma_tumor",
+        "glioma_tumor/none.png",
+    ):
+        with pytest.raises(DataError):
+            folders.read(root, path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX only")
+def test_name_that_is_no_unicode_is_refused(root):
+    try:
+        (root / "glioma_tumor" / os.fsdecode(b"\xff.png")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(DataError, match="UTF-8"):
+        folders.manifest(root, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_decompression_bomb_is_refused_undecoded(root):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (8001, 12_000, 40_000):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+        (root / "glioma_tumor" / "bomb.png").write_bytes(bomb)
+        with pytest.raises(DataError, match=r"bomb\.png.*pixels"):
+            folders.manifest(root, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_mutated_pictures_are_read_or_refused_and_nothing_else(root, kind):
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    noisy(size=24).convert("RGB").save(stream, kind, exif=exif)
+    good, rng = stream.getvalue(), random.Random(kind)
+    file, refused = root / "glioma_tumor" / "m.png", 0
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data) if rng.random() < 0.5 else 200)] = rng.randrange(256)
+        file.write_bytes(data[: rng.randint(0, len(data))] if rng.random() < 0.3 else data)
+        try:
+            assert folders.read(root, "glioma_tumor/m.png")[0].ndim == 2
+        except DataError:
+            refused += 1
+    assert refused
