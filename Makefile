@@ -1,0 +1,48 @@
+# Targets explain themselves: `make` prints them. PROFILE names a file in params/.
+PROFILE ?= quick
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+.DEFAULT_GOAL := help
+.PHONY: help report plan test lint serve notebooks bench lock clean
+
+help:  ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"python3 is {v[0]}.{v[1]}; needed: 3.11 to 3.13 (make PYTHON=python3.12 ...)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+report: $(READY)  ## run the study and build its report (PROFILE=quick: made-up slices; PROFILE=figshare: real ones)
+	@$(BIN)/python -m btlib study params/$(PROFILE).yaml
+
+plan: $(READY)  ## print what `make report` would do, and how long the fits will take
+	@$(BIN)/python -m btlib study params/$(PROFILE).yaml --dry-run
+
+serve: $(READY)  ## serve the report on http://localhost:8000
+	@test -f reports/$(PROFILE)/html/index.html || { echo "no report yet: make report PROFILE=$(PROFILE)"; exit 1; }
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory reports/$(PROFILE)/html
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style; notebooks must be stored without outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+notebooks: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY)  ## measure speed and cost, each as a ratio within one run; writes reports/bench.md
+	$(BIN)/python -m btlib bench
+
+lock: $(READY)  ## pin every package anew, for Linux and macOS
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 --no-header -o requirements.lock --upgrade --quiet
+
+clean:  ## remove fitted models, caches and reports made here; downloaded data stay
+	rm -rf runs data/.cache data/phantom_a data/phantom_b reports/*/notebooks reports/*/html reports/*/figures .snakemake

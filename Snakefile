@@ -1,0 +1,87 @@
+# The study as a graph: which notebook needs which fits, and which fit needs which data.
+#
+#     make report PROFILE=figshare
+#     snakemake --cores all --configfile params/figshare.yaml
+#
+# A fit's folder is named by a hash of all that it depends on, so a changed number asks for other folders, and only
+# for those. A notebook runs again when its source, the code, its sections of the parameter file or its fits change.
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from btlib import datasets, files, home, models, params, runs, weights
+
+ROOT = Path(workflow.basedir)
+PYTHON = sys.executable
+study = params.from_mapping(dict(config), "configuration")
+for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if m.weights):
+    weights.ensure(models.REGISTRY[name].source)
+plan = runs.plan(study, datasets.fingerprint(study.data))
+
+
+workdir: str(home())
+
+
+REPORT = f"reports/{study.profile}"
+PARAMETERS = f"{REPORT}/parameters.yaml"
+params.write(study, home() / PARAMETERS)
+CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").glob("*.py")))).hexdigest()
+
+main = plan[plan["purpose"] == "proposed"]
+compared = set(main[[f.protocol == study.comparison_protocol for f in main["fit"]]]["id"])
+baselines = compared | set(plan[plan["purpose"] == "baseline"]["id"])
+explained = {
+    i for i, f in zip(plan["id"], plan["fit"]) if f.protocol == study.gradcam.protocol and f.model in study.gradcam.models
+}
+
+# notebook: sections of the parameter file that it reads, fits that it needs, notebooks whose tables it reads
+NOTEBOOKS = {
+    "01_data_exploration": (["data"], set(), []),
+    "02_preprocessing": (["data", "preprocessing", "augmentation", "split", "protocols"], set(), []),
+    "03_baselines": (["statistics", "baselines"], baselines, []),
+    "04_efficientnet_finetuning": (["statistics", "ablation"], set(plan["id"]), []),
+    "05_gradcam": (["gradcam", "statistics"], explained, []),
+    "06_cross_dataset": (["external", "statistics", "test_time_augmentation"], compared, []),
+}
+NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics"], set(plan["id"]), list(NOTEBOOKS))
+
+
+rule report:
+    input:
+        expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=NOTEBOOKS),
+    output:
+        f"{REPORT}/html/index.html",
+    params:
+        code=CODE,
+    shell:
+        "{PYTHON} -m btlib report {PARAMETERS}"
+
+
+rule fit:
+    output:
+        "runs/{id}/provenance.json",
+    shell:
+        "{PYTHON} -m btlib fit {PARAMETERS} --id {wildcards.id}"
+
+
+for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
+
+    rule:
+        name:
+            notebook
+        input:
+            source=ROOT / "notebooks" / f"{notebook}.ipynb",
+            fits=expand("runs/{id}/provenance.json", id=sorted(fits)),
+            earlier=expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=earlier),
+        output:
+            f"{REPORT}/notebooks/{notebook}.ipynb",
+        params:
+            sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
+            code=CODE,
+            attempt=f"{REPORT}/notebooks/.{notebook}.failed.ipynb",
+        shell:
+            # A failed notebook stays where a reader can look at it; a finished one takes its place at once.
+            "{PYTHON} -m papermill {input.source:q} {params.attempt:q} -f {PARAMETERS:q} --no-progress-bar"
+            " --log-level ERROR && mv {params.attempt:q} {output:q}"

@@ -1,0 +1,130 @@
+"""The command line: `python -m btlib COMMAND`, each a few lines over the modules."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from btlib import DataError, ParamsError, WeightsError, home
+
+EXAMPLES = """\
+examples:
+  python -m btlib study params/quick.yaml --dry-run
+  python -m btlib fetch figshare data/figshare
+  python -m btlib fit params/figshare.yaml
+  python -m btlib report params/quick.yaml
+"""
+
+
+def study(args) -> None:
+    """Run a whole study through Snakemake; a second one of the same profile waits for the first."""
+    from filelock import FileLock
+
+    from btlib import params
+
+    profile = params.load(args.params).profile
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(Path(__file__).resolve().parent.parent / "Snakefile"),
+    ]
+    command += ["--cores", str(args.cores or "all"), "--configfile", str(Path(args.params).resolve())]
+    command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "rules"]
+    if args.dry_run:
+        fit_plan(args)
+        sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))
+    lock = home() / "reports" / profile / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        status = subprocess.call([*command, "--nolock"], cwd=home())
+    lock.unlink(missing_ok=True)
+    if status:
+        sys.exit(status)
+    print(f"report: {home() / 'reports' / profile / 'html' / 'index.html'}")
+
+
+def fit_plan(args) -> None:
+    """Print every fit that the study means, whether it is done, and the time that is left."""
+    from btlib import datasets, params, runs
+
+    chosen = params.load(args.params)
+    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
+    print(runs.outlook(plan).to_string(index=False))
+
+
+def fit(args) -> None:
+    """Fit what is missing of a study, or one fit of it."""
+    from btlib import datasets, params, runs, training
+
+    chosen = params.load(args.params)
+    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
+    if args.id:
+        plan = plan[plan["id"] == args.id]
+        if plan.empty:
+            raise ParamsError(
+                f"--id: got {args.id!r}; not among the fits of {args.params} (`python -m btlib plan` lists them)"
+            )
+    training.prepare(chosen)
+    for wanted in plan["fit"]:
+        run = training.fit(chosen, wanted)
+        print(f"{run.folder}: {wanted.title}")
+
+
+def fetch(args) -> None:
+    """Download a data set from its publisher."""
+    from btlib import figshare
+
+    figshare.fetch(Path(args.folder))
+
+
+def report(args) -> None:
+    """Build the HTML report from executed notebooks."""
+    from btlib import params
+    from btlib import report as site
+
+    chosen = params.load(args.params)
+    print(site.build(chosen.profile, chosen))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(
+        "btlib", None, __doc__, EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function, name=None):
+        made = commands.add_parser(name or function.__name__, help=function.__doc__, description=function.__doc__)
+        made.set_defaults(run=function)
+        return made
+
+    one = add(study)
+    one.add_argument("params", help="a parameter file")
+    one.add_argument("--dry-run", action="store_true", help="print what would run")
+    one.add_argument("--cores", type=int, help="how many processes at a time (default: one a core)")
+    add(fit_plan, "plan").add_argument("params", help="a parameter file")
+    one = add(fit)
+    one.add_argument("params", help="a parameter file")
+    one.add_argument("--id", help="fit this one alone")
+    one = add(fetch)
+    one.add_argument("dataset", choices=["figshare"])
+    one.add_argument("folder", help="where to put it")
+    add(report).add_argument("params", help="a parameter file")
+    return top
+
+
+def main() -> None:
+    """Run one command; an error that a user can mend is one message and exit code 1, not a traceback."""
+    args = parser().parse_args()
+    try:
+        args.run(args)
+    except (DataError, ParamsError, WeightsError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was finished is kept, and the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()

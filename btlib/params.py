@@ -1,0 +1,368 @@
+"""The parameter files: what a study runs, typed and checked before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from btlib import CLASSES, NO_TUMOR, ParamsError, files, models
+
+PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
+DEFAULT = "quick"
+QUICK = "as in params/quick.yaml"
+"""What a notebook's parameter cell gives to a section that it leaves alone."""
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Protocol = Literal[
+    "image_holdout",
+    "patient_holdout",
+    "group_holdout",
+    "image_folds",
+    "patient_folds",
+    "group_folds",
+    "author_folds",
+]
+Weights = Literal["imagenet"] | None
+Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "eigencam"]
+
+
+class Section(BaseModel):
+    """A part of a parameter file: every key is required, none may be added, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """One data set. Notebooks 01, 02 and, for the external set, 06."""
+
+    source: Literal["phantom", "figshare", "folders"]
+    path: str = Field(min_length=1)
+    phantom: Phantom | None
+    labels: dict[str, Literal[(*CLASSES, NO_TUMOR)]] | None
+    unreadable: Literal["error", "skip"]
+
+    @model_validator(mode="after")
+    def _fits_source(self):
+        if (self.source == "phantom") != (self.phantom is not None):
+            raise ValueError("`phantom` is a section where source is phantom, and null elsewhere")
+        if (self.source == "folders") != (self.labels is not None):
+            raise ValueError("`labels` is a table of folder names where source is folders, and null elsewhere")
+        return self
+
+
+class Phantom(Section):
+    """Made-up slices: how many and from which made-up hospital."""
+
+    patients: Annotated[int, Field(ge=6, le=100_000)]
+    slices_per_patient: Annotated[int, Field(ge=1, le=50)]
+    size: Annotated[int, Field(ge=64, le=1024)]
+    seed: Annotated[int, Field(ge=0)]
+    hospital: Literal["a", "b"]
+    copies: Annotated[int, Field(ge=0)]
+
+
+class Preprocessing(Section):
+    """From a decoded slice to the picture a model is given. Notebook 02."""
+
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    crop_to_head: bool
+    low_percentile: Annotated[float, Field(ge=0, lt=50)]
+    high_percentile: Annotated[float, Field(gt=50, le=100)]
+
+
+class Split(Section):
+    """Sizes of the parts; which unit is kept together is the protocol's business. Notebook 02."""
+
+    test_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    folds: Annotated[int, Field(ge=2, le=50)]
+
+
+class Head(Section):
+    """The changed top layers: pooling, dropout, an optional dense layer (0: none), logits."""
+
+    pooling: Literal["gap", "gmp", "flatten"]
+    dropout: Fraction
+    dense: Annotated[int, Field(ge=0, le=8192)]
+
+
+class Augmentation(Section):
+    """Random changes of training slices, drawn anew at every step; 0 or false turns one off."""
+
+    flip: bool
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Fraction
+    zoom: Fraction
+    contrast: Fraction
+    gamma: Fraction
+    bias_field: Fraction
+    noise: Fraction
+    mixup: Annotated[float, Field(ge=0, le=1)]
+
+
+class Stage(Section):
+    """One stage of fine-tuning: which layers learn, for how long, how fast."""
+
+    unfreeze: Literal["head", "all"] | Positive
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    schedule: Literal["constant", "cosine", "plateau"]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class Recipe(Section):
+    """How a model is fitted."""
+
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    augment: bool
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Fraction
+    class_weights: bool
+    batchnorm: Literal["frozen", "train"]
+    renew_statistics: bool
+    ema: Fraction
+    patience: Annotated[int, Field(ge=0)]
+    stages: Annotated[list[Stage], Field(min_length=1)]
+
+
+class Model(Section):
+    """Which backbone, from which weights, fitted by which recipe."""
+
+    model: str = Field(min_length=1)
+    weights: Weights
+    recipe: str
+
+
+class Protocols(Section):
+    """A way of splitting, with the seeds to repeat it with."""
+
+    protocol: Protocol
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Ablation(Section):
+    """One factor at a time away from the proposed model. Notebook 04."""
+
+    protocol: Protocol
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    pooling: list[Literal["gap", "gmp", "flatten"]]
+    dropout: list[Fraction]
+    dense: list[Annotated[int, Field(ge=0, le=8192)]]
+    unfreeze: list[Literal["head", "all"] | Positive]
+    augment: list[bool]
+    image_size: list[Annotated[int, Field(ge=32, le=1024)]]
+    weights: list[Weights]
+
+
+class GradCAM(Section):
+    """Which maps are made and how they are scored. Notebook 05."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+    models: Annotated[list[str], Field(min_length=1)]
+    protocol: Protocol
+    tolerance_px: Annotated[int, Field(ge=0)]
+    deletion_steps: Annotated[int, Field(ge=2, le=200)]
+
+
+class Statistics(Section):
+    """Intervals: how many bootstrap samples, and the two-sided level."""
+
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
+    level: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Study(Section):
+    """A whole parameter file."""
+
+    profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: Data
+    external: Data | None
+    preprocessing: Preprocessing
+    split: Split
+    head: Head
+    augmentation: Augmentation
+    recipes: dict[str, Recipe]
+    proposed: Model
+    protocols: Annotated[list[Protocols], Field(min_length=1)]
+    baselines: list[Model]
+    comparison_protocol: Protocol
+    ablation: Ablation
+    gradcam: GradCAM
+    test_time_augmentation: bool
+    statistics: Statistics
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        named = [("proposed", self.proposed), *((f"baselines[{i}]", m) for i, m in enumerate(self.baselines))]
+        for key, model in named:
+            if model.recipe not in self.recipes:
+                raise ValueError(f"{key}.recipe: got {model.recipe!r}; allowed: {', '.join(self.recipes)}")
+        for key, model in named:
+            if model.model not in models.REGISTRY:
+                raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
+            models.check(model.model, self.preprocessing.image_size, model.weights is not None)
+        for size in self.ablation.image_size:
+            models.check(self.proposed.model, size, self.proposed.weights is not None)
+        known = [p.protocol for p in self.protocols]
+        for key, protocol in [
+            ("comparison_protocol", self.comparison_protocol),
+            ("gradcam.protocol", self.gradcam.protocol),
+            ("ablation.protocol", self.ablation.protocol),
+        ]:
+            if protocol not in known:
+                raise ValueError(f"{key}: got {protocol!r}; allowed, being listed in `protocols`: {', '.join(known)}")
+        names = {self.proposed.model, *(m.model for m in self.baselines)}
+        for i, name in enumerate(self.gradcam.models):
+            if name not in names:
+                raise ValueError(
+                    f"gradcam.models[{i}]: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}"
+                )
+        if self.external is not None and self.external.path == self.data.path:
+            raise ValueError("external.path: must differ from data.path")
+        return self
+
+
+SECTIONS = tuple(Study.model_fields)
+
+
+def load(name: str | os.PathLike) -> Study:
+    """Read a parameter file.
+
+    Args:
+        name: a profile's name ("quick") or the path of a YAML file.
+
+    Raises:
+        ParamsError: the file is missing, is no YAML, or holds a key or value that is not allowed.
+
+    Used by every notebook.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PARAMS_DIR / f"{name}.yaml"
+    return check(_read(path), origin=str(name) if path == Path(name) else f"params/{path.name}")
+
+
+def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
+    """Check parameters that came through papermill, Snakemake or a notebook's own parameter cell.
+
+    A mapping that names its `profile` is a whole file and must be complete. One that does not changes whole
+    top-level keys of the quick profile, so that an empty one is the quick profile.
+
+    Args:
+        given: top-level keys and their values.
+        origin: where they came from, for messages.
+
+    Raises:
+        ParamsError: as `load`.
+    """
+    if "profile" not in given:
+        given = {**_read(PARAMS_DIR / f"{DEFAULT}.yaml"), **given}
+    return check(given, origin)
+
+
+def from_notebook(namespace: dict[str, Any]) -> Study:
+    """Check the parameters of a notebook: every plain value that its first cells defined.
+
+    papermill accepts a parameter that no cell knows; here an unknown name stops the notebook.
+
+    Args:
+        namespace: the notebook's `globals()`, in the cell after the parameter cell.
+
+    Raises:
+        ParamsError: as `load`, and for a plain value whose name is no section.
+    """
+    plain = (str, int, float, bool, list, dict, types.NoneType)
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
+    }
+    return from_mapping({k: v for k, v in given.items() if v != QUICK}, "notebook parameters")
+
+
+def check(given: Any, origin: str) -> Study:
+    """Check a whole mapping against `Study`.
+
+    Raises:
+        ParamsError: naming every key at fault, what was given and what is allowed.
+    """
+    if not isinstance(given, dict):
+        raise ParamsError(
+            f"{origin}: got {type(given).__name__}; allowed: a mapping with the keys {', '.join(SECTIONS)}"
+        )
+    try:
+        return Study.model_validate(given)
+    except ValidationError as error:
+        lines = "\n  ".join(dict.fromkeys(_explain(e) for e in error.errors()))
+        raise ParamsError(f"{origin}:\n  {lines}") from None
+
+
+def write(study: Study, path: Path) -> None:
+    """Write a study as a parameter file, unless the file already says the same.
+
+    Args:
+        study: the parameters.
+        path: a YAML file; `load` gives the same study back.
+    """
+    text = yaml.safe_dump(study.model_dump(), sort_keys=False, allow_unicode=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        files.write_text(path, text)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        have = ", ".join(sorted(p.stem for p in PARAMS_DIR.glob("*.yaml") if p.stem != "claims"))
+        raise ParamsError(f"{path}: no such parameter file; profiles here: {have}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ParamsError(f"{path}: cannot be read as YAML: {error}") from None
+
+
+def _key(location: tuple) -> str:
+    shown = [
+        part
+        for part in location
+        if not (isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("int", "str")))
+    ]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
+
+
+def _fields(location: tuple) -> list[str]:
+    """Names allowed beside the last part of a location."""
+    kind: Any = Study
+    for part in location[:-1]:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[part].annotation
+        elif typing.get_origin(kind) in (list, dict):
+            kind = typing.get_args(kind)[-1]
+        if typing.get_origin(kind) in (Union, types.UnionType):
+            kind = next((k for k in typing.get_args(kind) if isinstance(k, type) and issubclass(k, BaseModel)), kind)
+        if typing.get_origin(kind) is Annotated:
+            kind = typing.get_args(kind)[0]
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _explain(error: dict) -> str:
+    key, kind, given = _key(error["loc"]), error["type"], error["input"]
+    if kind == "extra_forbidden":
+        names = _fields(error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), names, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key}: unknown key{hint}; allowed: {', '.join(names)}"
+    if kind == "missing":
+        return f"{key}: missing; every key must be given"
+    if kind == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"{key}: {message}" if key else message
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key}: got {given!r}; allowed: {message.removeprefix('input should be ')}"

