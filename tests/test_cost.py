@@ -1,0 +1,181 @@
+"""Counts against hand arithmetic and published figures; clocks and memory against calls of known cost."""
+
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from btlib import DataError, ParamsError, cost
+from btlib.params import Head
+
+HEAD = Head(pooling="gap", dropout=0.2, dense=0)
+
+
+def chain(shape, *parts):
+    start = keras.Input(shape)
+    x = start
+    for part in parts:
+        x = part(x)
+    return keras.Model(start, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "expected"),
+    [
+        ((8, 8, 3), layers.Conv2D(4, 3, padding="same"), 8 * 8 * 3 * 3 * 3 * 4),
+        ((8, 8, 3), layers.Conv2D(4, 3, padding="valid"), 6 * 6 * 3 * 3 * 3 * 4),
+        ((8, 8, 3), layers.Conv2D(4, 3, strides=2, padding="same"), 4 * 4 * 3 * 3 * 3 * 4),
+        ((8, 8, 6), layers.Conv2D(4, 1, groups=2), 8 * 8 * (6 // 2) * 4),
+        ((8, 8, 3), layers.DepthwiseConv2D(5, padding="same"), 8 * 8 * 5 * 5 * 3),
+        ((7,), layers.Dense(5), 7 * 5),
+        ((9, 7), layers.Dense(5), 9 * 7 * 5),
+        ((8, 8, 3), layers.BatchNormalization(), 0),
+        ((8, 8, 3), layers.GlobalAveragePooling2D(), 0),
+    ],
+)
+def test_macs_of_one_layer_by_hand(shape, layer, expected):
+    assert cost.macs(chain(shape, layer)) == expected
+
+
+def test_macs_of_attention_by_hand():
+    tokens, width, heads, depth = 10, 12, 3, 4
+    start = keras.Input((tokens, width))
+    model = keras.Model(start, layers.MultiHeadAttention(heads, depth)(start, start))
+    projections = 4 * tokens * width * heads * depth
+    products = 2 * tokens * tokens * heads * depth
+    assert cost.macs(model) == projections + products
+
+
+def test_macs_enter_a_nested_model_and_add_up():
+    inner = chain((8, 8, 3), layers.Conv2D(4, 3, padding="same"))
+    outer = chain((8, 8, 3), inner, layers.Flatten(), layers.Dense(2))
+    assert cost.macs(outer) == 8 * 8 * 27 * 4 + 8 * 8 * 4 * 2
+
+
+def test_macs_refuse_what_they_cannot_count():
+    with pytest.raises(DataError, match="cannot count a Conv2DTranspose"):
+        cost.macs(chain((8, 8, 3), layers.Conv2DTranspose(4, 3)))
+    with pytest.raises(DataError, match="not fixed"):
+        cost.macs(chain((None, None, 3), layers.Conv2D(4, 3)))
+
+
+def lite0():
+    from btlib import models
+
+    return models.REGISTRY["efficientnet_lite0"].make(224, None)
+
+
+def vit(size, **sizes):
+    import keras_hub
+
+    return keras_hub.models.ViTBackbone(image_shape=(size, size, 3), patch_size=16, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("make", "published", "tolerance"),
+    [
+        # Tan and Le 2019, table 2: 0.39 billion.
+        (lambda: keras.applications.EfficientNetB0(weights=None), 0.39e9, 0.02),
+        # torchvision's model table has 15.47 billion; its three dense layers on 7 x 7 x 512 are left out here.
+        (
+            lambda: keras.applications.VGG16(weights=None, include_top=False, input_shape=(224, 224, 3)),
+            15.47e9 - (7 * 7 * 512 * 4096 + 4096 * 4096 + 4096 * 1000),
+            0.001,
+        ),
+        (lambda: keras.applications.ResNet152V2(weights=None), 11e9, 0.02),
+        # torchvision's model table: 17.56 billion.
+        (lambda: vit(224, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072), 17.56e9, 0.002),
+        # EfficientNet-Lite's authors give 407 million for what, kernel by kernel, are 385 million products.
+        (lite0, 0.407e9, 0.06),
+    ],
+    ids=["efficientnet_b0", "vgg16", "resnet152v2", "vit_b16", "efficientnet_lite0"],
+)
+def test_macs_at_224_agree_with_published_figures(make, published, tolerance):
+    assert cost.macs(make()) == pytest.approx(published, rel=tolerance)
+
+
+def test_macs_of_a_transformer_are_the_same_in_one_layer_and_block_by_block():
+    body = vit(32, num_layers=2, num_heads=3, hidden_dim=12, mlp_dim=20)
+    # Four patches and the class token; per block four projections, two layers of the MLP, two products of tokens.
+    tokens = 4 + 1
+    block = tokens * (4 * 12 * 12 + 2 * 12 * 20) + 2 * tokens * tokens * 12
+    assert cost.macs(body) == 4 * 16 * 16 * 3 * 12 + 2 * block
+    x = body.get_layer("vit_patching_and_embedding").output
+    for part in body.get_layer("vit_encoder").encoder_layers:
+        x = part(x)
+    assert cost.macs(keras.Model(body.input, x)) == cost.macs(body)
+
+
+def test_parameters_by_hand():
+    model = chain((8, 8, 3), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(2))
+    # Kernel and bias; scale, shift and two statistics a channel; 6 x 6 x 4 to 2 and bias.
+    assert cost.parameters(model) == (112 + 16 + 290, 112 + 8 + 290)
+    model.layers[1].trainable = False
+    assert cost.parameters(model) == (112 + 16 + 290, 8 + 290)
+
+
+def test_median_leaves_out_warm_up_and_repeats_within_its_budget():
+    calls = []
+
+    def call():
+        calls.append(0)
+        time.sleep(0.3 if len(calls) <= 2 else 0.02)
+
+    assert 0.02 <= cost._median_seconds(call, least=3, most=9, budget=60) < 0.1
+    assert len(calls) == 2 + 9
+    calls[:] = [0, 0]
+    cost._median_seconds(call, least=3, most=1000, budget=0.01)
+    assert len(calls) == 2 + 2 + 3
+
+
+def test_peak_sees_memory_that_is_given_back():
+    with cost._Peak() as peak:
+        begun = peak.bytes
+        block = np.ones(40_000_000)
+        time.sleep(0.1)
+        del block
+    assert 300e6 < peak.bytes - begun < 700e6
+
+
+def test_measure_a_tiny_model():
+    model = chain((16, 16, 1), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3))
+    before = model.get_weights()[0].copy()
+    found = cost.measure(model)
+    assert list(found) == ["file_mb", "latency_ms", "throughput_per_s", "peak_mb", "fit_seconds_per_100"]
+    assert 0 < found["file_mb"] < 1
+    assert 0 < found["latency_ms"] < 5000
+    # A batch of 32 takes less than 32 single calls.
+    assert found["throughput_per_s"] > 1000 / found["latency_ms"]
+    assert found["peak_mb"] > 100
+    assert 0 < found["fit_seconds_per_100"] < 100
+    assert not np.array_equal(before, model.get_weights()[0])
+
+
+def test_table_measures_in_another_process():
+    table = cost.table(["vgg16"], 32, ["mixed_bfloat16"], HEAD)
+    assert list(table.columns) == list(cost.COLUMNS)
+    row = table.iloc[0]
+    assert (row["model"], row["precision"], row["image_size"]) == ("vgg16", "mixed_bfloat16", 32)
+    # VGG16 without its top has 14,714,688 parameters, and logits from 512 channels 1,539.
+    assert row["parameters"] == row["trainable"] == 14_714_688 + 1_539
+    # Variables are float32 in mixed precision too, so a file holds four bytes a parameter.
+    assert row["file_mb"] == pytest.approx(4e-6 * row["parameters"], rel=0.02)
+    assert (row[["macs", "latency_ms", "throughput_per_s", "peak_mb", "fit_seconds_per_100"]] > 0).all()
+
+
+def test_table_has_a_row_for_each_model_and_precision(monkeypatch):
+    monkeypatch.setattr(cost, "_measured", lambda name, size, precision, head: {"model": name, "precision": precision})
+    table = cost.table(["vgg16", "vit_b16"], 32, ["float32", "mixed_bfloat16"], HEAD)
+    assert table["model"].tolist() == ["vgg16", "vgg16", "vit_b16", "vit_b16"]
+    assert table["precision"].tolist() == ["float32", "mixed_bfloat16"] * 2
+
+
+def test_table_says_what_is_wrong(monkeypatch):
+    with pytest.raises(ParamsError, match="vgg17"):
+        cost.table(["vgg16", "vgg17"], 32, ["float32"], HEAD)
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="vgg16 in float32: measuring ended with 1"):
+        cost.table(["vgg16"], 32, ["float32"], HEAD)
