@@ -74,7 +74,7 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
 
 
 def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
-    started = time.monotonic()
+    started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()
     y = table["label"].map(CLASSES.index).to_numpy()
@@ -108,7 +108,7 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
     counts = {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
     facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "parameters": model.count_params(), **counts}
     keras.backend.clear_session()
-    return runs.finish(wanted, folder, facts | runs.machine())
+    return runs.finish(wanted, folder, facts | machine)
 
 
 def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
