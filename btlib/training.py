@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, datasets, files, models, params, runs, splits, weights
+from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, weights
 
 BN_MOMENTUM = 0.9
 """With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
@@ -106,7 +106,13 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
     state.remove()
     seconds = state.seconds + time.monotonic() - started
     counts = {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
-    facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "parameters": model.count_params(), **counts}
+    facts = {
+        "title": wanted.title,
+        "fit_seconds": round(seconds, 1),
+        "parameters": model.count_params(),
+        "macs": cost.macs(model),
+    }
+    facts |= counts
     keras.backend.clear_session()
     return runs.finish(wanted, folder, facts | machine)
 
