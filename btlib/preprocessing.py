@@ -6,8 +6,25 @@ from scipy import ndimage
 
 from btlib import params
 
-VERSION = 1
+VERSION = 2
 """Raised when the same slice and parameters begin to give other pixels or another plane: caches are then made anew."""
+
+PLANES = {
+    "axial": (
+        "-17 -25 140 -2 28 -30 -63 -72 -67 -25 -33 9 13 78 -34 -37 -29 -3 107 -15 14 18 -3 -47 -12 -36 30 9 -4 1 -24 "
+        "-71 -97 -52 -38 98 -65 8 30 -13 -36 -64 75 123 -20 -31 -8 99 -58 -63 -29 58 10 -37 -69"
+    ),
+    "coronal": (
+        "7 22 76 137 34 80 82 62 61 51 -11 -28 -14 -203 -31 -43 -57 14 -52 -166 58 -7 80 -4 114 21 -8 -46 -62 10 -196 "
+        "100 37 71 -9 -50 59 26 -13 -53 -30 8 -194 -96 19 -30 168 52 -36 54 -5 13 8 66 22"
+    ),
+    "sagittal": (
+        "10 2 -216 -135 -62 -50 -19 10 6 -25 44 19 1 125 66 80 86 -11 -54 181 -73 -11 -77 50 -102 15 -22 38 66 -11 "
+        "220 -30 60 -19 47 -48 6 -34 -17 66 66 56 119 -27 1 61 -160 -151 94 9 34 -71 -18 -29 48"
+    ),
+}
+"""For each plane an intercept and the weights of 6 edge directions in 3 x 3 parts of the head, in hundredths: a
+logistic regression on 800 Figshare slices told apart by eye, their mirror images and 150 phantoms."""
 
 
 def normalise(image: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -100,8 +117,32 @@ def prepare(
 
 
 def plane(image: np.ndarray) -> str:
-    """Return "unknown": no data set here records the plane of a slice."""
-    return "unknown"
+    """Infer the plane of a slice from the directions of its edges; no data set here records it.
+
+    Right for 98 % of 400 further Figshare slices, judged by eye, and 96 % of phantoms; where brain fills the picture
+    or a tumour distorts it, a guess. For description only: no model is given it.
+
+    Args:
+        image: (H, W), any real dtype, finite.
+
+    Returns:
+        "axial", "coronal" or "sagittal"; "unknown" for a slice without edges.
+
+    Source: histograms of oriented gradients, Dalal and Triggs 2005. Notebook 01.
+    """
+    step = max(1, max(image.shape) // 128)
+    grey = normalise(np.ascontiguousarray(image[::step, ::step]), 0.5, 99.5)
+    small = np.asarray(_cut(grey, head_box(grey)).resize((48, 48), Image.Resampling.BOX), np.float32)
+    # Fat, vessels and enhancing tumours are brightest, and say nothing of the plane.
+    down, right = np.gradient(np.minimum(small, 110))
+    strength = np.hypot(down, right)
+    if not strength.any():
+        return "unknown"
+    direction = (np.arctan2(down, right) % np.pi / np.pi * 6).astype(int) % 6
+    parts = [np.where(direction == d, strength, 0).reshape(3, 16, 3, 16).sum((1, 3)) for d in range(6)]
+    features = np.append(1, np.ravel(parts) / strength.sum() * 54)
+    scores = {name: features @ np.array(weights.split(), float) for name, weights in PLANES.items()}
+    return max(scores, key=scores.get)
 
 
 def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from btlib import params, preprocessing
+from btlib import params, phantom, preprocessing
 
 
 def how(**changes):
@@ -141,3 +141,18 @@ def test_mask_follows_the_image_through_crop_and_resize():
     picture, mask = preprocessing.prepare(image, image == 255, how(image_size=64, crop_to_head=True))
     assert picture[mask == 1].min() > 150 > picture[mask == 0].mean()
     assert mask.sum() / 64**2 == pytest.approx((40 / 208) ** 2, rel=0.15)
+
+
+PHANTOM = params.Phantom(patients=12, slices_per_patient=3, size=192, seed=5, hospital="a", copies=0)
+
+
+def test_plane_of_phantoms_is_mostly_right_and_does_not_hang_on_gain():
+    made = [phantom.slice_of(PHANTOM, patient, number) for patient in range(8) for number in range(3)]
+    right = [preprocessing.plane(image) == plane for image, _, plane in made]
+    assert sum(right) >= 21  # of 24; by guessing, 8
+    image = made[0][0]
+    assert preprocessing.plane(image) == preprocessing.plane(image * 7.5)
+
+
+def test_plane_of_a_black_slice_is_unknown():
+    assert preprocessing.plane(np.zeros((64, 64), np.int16)) == "unknown"
