@@ -74,7 +74,7 @@ def _folds(label, unit, k, seed, name):
     single = len(set(unit)) == len(unit)
     maker = (StratifiedKFold if single else StratifiedGroupKFold)(k, shuffle=True, random_state=seed % 2**32)
     part = np.empty(len(label), int)
-    for number, (_, rows) in enumerate(maker.split(label, label, unit)):
+    for number, (_, rows) in enumerate(maker.split(label, label, None if single else unit)):
         part[rows] = number
     return part
 

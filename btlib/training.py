@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, weights
 
@@ -71,6 +72,11 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
         author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
         split = splits.make(data.manifest, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
         return _fit(wanted, data, split, folder)
+
+
+def progress(fits):
+    """Go through fits with a progress bar in JupyterLab and none where nobody looks. Notebooks 03 and 04."""
+    return tqdm(list(fits), "fits", unit="fit", disable=None)
 
 
 def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:

@@ -1,0 +1,329 @@
+"""From finished runs to the study's tables: one row a fit, a protocol, a setting or a claim."""
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from btlib import CLASSES, DataError, metrics, params, runs, splits, tables
+
+MODELS = (
+    *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
+    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "precision", "recall", "f1", "auc"),
+    *("parameters", "macs", "fit_seconds"),
+)
+RANDOM = "random"
+"""What tables write for `weights: null`: a model whose every weight was drawn at random."""
+
+
+def truth(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return y (n,) int, logits (n, 3) and patient ids (n,) of a run's predictions. Notebooks 03 to 07."""
+    y = predictions["label"].map(CLASSES.index).to_numpy()
+    return y, predictions[list(runs.LOGITS)].to_numpy(), predictions["patient_id"].to_numpy()
+
+
+def intervals(study: params.Study, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Score predictions with the study's bootstrap: score, value, low, high. Notebooks 03 to 07."""
+    y, logits, patients = truth(predictions)
+    s = study.statistics
+    return metrics.intervals(y, metrics.softmax(logits), patients, s.bootstrap, s.level, study.seed)
+
+
+def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
+    """Return the runs of the plan's fits for these purposes, each once, in the plan's order.
+
+    Raises:
+        DataError: a fit is not done; fits are `training.fit`'s business.
+    """
+    chosen = plan[plan["purpose"].isin(purposes)].drop_duplicates("id")
+    missing = [f.title for f in chosen["fit"] if runs.load(f) is None]
+    if missing:
+        raise DataError(f"not fitted yet: {missing[0]} and {len(missing) - 1} more; `python -m btlib fit` fits them")
+    return [runs.Run(f) for f in chosen["fit"]]
+
+
+def models(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return models.csv: one row a fit of the proposed model or a baseline, scored on its own test slices.
+
+    Args:
+        study: the parameters.
+        plan: `runs.plan`, all of it fitted.
+
+    Returns:
+        Columns `MODELS`. Notebook 04.
+    """
+    rows = []
+    for run in finished(plan, "proposed", "baseline"):
+        table = intervals(study, run.predictions("test")).set_index("score")
+        facts, fit = run.provenance(), run.fit
+        rows.append(
+            {
+                **{k: getattr(fit, k) for k in ("model", "protocol", "fold", "seed")},
+                "weights": fit.weights or RANDOM,
+                "image_size": fit.preprocessing.image_size,
+                **{k: facts[k] for k in ("n_train", "n_test", "parameters", "macs", "fit_seconds")},
+                **table["value"].to_dict(),
+                "accuracy_low": table.loc["accuracy", "low"],
+                "accuracy_high": table.loc["accuracy", "high"],
+            }
+        )
+    return pd.DataFrame(rows)[list(MODELS)]
+
+
+def per_class(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return every score with its interval, for each model under the comparison protocol's first seed.
+
+    Returns:
+        model, weights, score, value, low, high; folds of one protocol are pooled. Notebooks 03 and 04.
+    """
+    parts = []
+    for (model, weights), predictions in compared(study, plan).items():
+        parts.append(intervals(study, predictions).assign(model=model, weights=weights))
+    return pd.concat(parts)[["model", "weights", "score", "value", "low", "high"]].reset_index(drop=True)
+
+
+def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return test predictions by (model, weights), the proposed model first, all on the very same slices.
+
+    Raises:
+        DataError: two models were tested on different slices.
+    """
+    seed = runs.seeds_of(study, study.comparison_protocol)[0]
+    parts: dict = {}
+    for run in finished(plan, "proposed", "baseline"):
+        fit = run.fit
+        if fit.protocol == study.comparison_protocol and fit.seed == seed:
+            parts.setdefault((fit.model, fit.weights or RANDOM), []).append(run.predictions("test"))
+    tables = {name: pd.concat(p).sort_values("image_id").reset_index(drop=True) for name, p in parts.items()}
+    first = next(iter(tables.values()))
+    for name, table in tables.items():
+        if not table["image_id"].equals(first["image_id"]):
+            raise DataError(f"{name[0]}: tested on other slices than the proposed model")
+    return tables
+
+
+def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Compare every baseline with the proposed model on the same slices, naming both initialisations in the row.
+
+    Returns:
+        `metrics.compare`'s columns, with weights and reference_weights. Notebook 03.
+    """
+    tables = compared(study, plan)
+    (reference, reference_weights), first = next(iter(tables.items()))
+    y, _, patients = truth(first)
+    predicted = {model: truth(t)[1].argmax(1) for (model, _), t in tables.items()}
+    s = study.statistics
+    table = metrics.compare(y, predicted, reference, patients, s.bootstrap, s.level, study.seed)
+    weights = dict(tables)
+    table.insert(1, "weights", [w for m in table["model"] for (n, w) in weights if n == m])
+    table.insert(3, "reference_weights", reference_weights)
+    return table
+
+
+def ablation(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return ablation.csv: mean accuracy and its spread over seeds for each setting.
+
+    Returns:
+        factor, setting, seeds, n_test, accuracy, accuracy_sd (empty for one seed), proposed. No setting was chosen by
+        these numbers: they are test accuracies, to be read, not to be picked from. Notebook 04.
+    """
+    rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
+    made = []
+    for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
+        tested = [truth(runs.Run(f).predictions("test")) for f in group["fit"]]
+        accuracy = [float(np.mean(logits.argmax(1) == y)) for y, logits, _ in tested]
+        made.append(
+            {
+                "factor": factor,
+                "setting": value or "proposed",
+                "seeds": len(accuracy),
+                "n_test": len(tested[0][0]),
+                "accuracy": np.mean(accuracy),
+                "accuracy_sd": np.std(accuracy, ddof=1) if len(accuracy) > 1 else np.nan,
+                "proposed": factor == "proposed",
+            }
+        )
+    columns = ["factor", "setting", "seeds", "n_test", "accuracy", "accuracy_sd", "proposed"]
+    return pd.DataFrame(made, columns=columns)
+
+
+def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return leakage.csv: the proposed model under every way of splitting, and what each loses against slice by slice.
+
+    Folds of one seed are pooled, so that a row's slices are all that its protocol tests.
+
+    Returns:
+        protocol, seed, n_test, patients_crossing, accuracy, accuracy_low, accuracy_high, difference (accuracy minus
+        that of image_holdout with the same seed, or its first seed; empty where there is none). Notebook 07.
+    """
+    parts: dict = {}
+    for run in finished(plan, "proposed"):
+        parts.setdefault((run.fit.protocol, run.fit.seed), []).append(run)
+    rows = []
+    for (protocol, seed), members in parts.items():
+        predictions = pd.concat([r.predictions("test") for r in members])
+        accuracy = intervals(study, predictions).set_index("score").loc["accuracy"]
+        rows.append((protocol, seed, len(members), len(predictions), *accuracy[["value", "low", "high"]]))
+    names = ["protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high"]
+    table = pd.DataFrame(rows, columns=names)
+    base = table[table["protocol"] == "image_holdout"].set_index("seed")["accuracy"]
+    against = [base.get(s, base.iloc[0] if len(base) else np.nan) for s in table["seed"]]
+    table["difference"] = table["accuracy"] - against
+    table["kept_together"] = [splits.UNIT[p.split("_")[0]] for p in table["protocol"]]
+    return table
+
+
+def claims(study: params.Study, found: dict[str, tuple[float, float, float]], data: str) -> pd.DataFrame:
+    """Return claims.csv: what the paper claims, what came out here, and a verdict.
+
+    Args:
+        study: the parameters.
+        found: claim's key in params/claims.yaml to (value, low, high); a claim without an entry was not tested here.
+        data: what our number was measured on, in words.
+
+    Returns:
+        claim, paper, ours, low, high, verdict, data. "reached": our value is at least the paper's; "within the
+        interval": it is less, but the paper's lies in our interval; else "not reached". A claim without a number
+        "holds" where our interval lies above 0. Notebook 07.
+    """
+    listed = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for key, claim in listed.items():
+        value, low, high = found.get(key, (np.nan,) * 3)
+        paper = np.nan if claim["value"] is None else claim["value"]
+        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high)
+        rows.append((claim["text"], paper, value, low, high, verdict, data if not np.isnan(value) else ""))
+    return pd.DataFrame(rows, columns=["claim", "paper", "ours", "low", "high", "verdict", "data"])
+
+
+def _verdict(study, paper, value, low, high) -> str:
+    if study.data.source == "phantom":
+        return "made-up slices: no verdict"
+    if np.isnan(paper):
+        return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+    if value >= paper:
+        return "reached"
+    return "within the interval" if low <= paper <= high else "not reached"
+
+
+def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Collect what this study found for each claim of params/claims.yaml: value, low, high.
+
+    Args:
+        study: the parameters.
+        scores: models.csv.
+        split: leakage.csv.
+
+    Returns:
+        Claim's key to numbers; keys of what was not run are absent. Notebook 07.
+    """
+    made = {}
+    for key, protocols in (("accuracy", ["image_holdout"]), ("accuracy_patients", ["group_folds", "group_holdout"])):
+        rows = next((r for p in protocols if len(r := split[split["protocol"] == p])), None)
+        if rows is not None:
+            made[key] = tuple(rows.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
+    compared = _read(study, "comparison")
+    if len(compared):
+        best = compared.sort_values("accuracy").iloc[-1]
+        made["baselines"] = (-best["difference"], -best["high"], -best["low"])
+        rivals = scores[scores["model"].isin(compared["model"])]["parameters"].min()
+        own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
+        made["parameters"] = (1 - own / rivals,) * 3
+    maps = _read(study, "gradcam_verdict")
+    if len(maps):
+        row = maps[(maps["score"] == "energy") & (maps["model"] == study.proposed.model)].iloc[0]
+        made["gradcam"] = (row["margin"], row["margin_low"], row["margin_high"])
+    outside = _read(study, "cross_dataset")
+    for key, name in (("external", "all"), ("external_clean", "clean")):
+        row = outside[outside["slices"] == name] if len(outside) else outside
+        if len(row):
+            made[key] = tuple(row.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
+    return made
+
+
+def _read(study, name) -> pd.DataFrame:
+    """A table of another notebook, or an empty one where that notebook had nothing to write."""
+    try:
+        return tables.read(study.profile, name)
+    except (DataError, pd.errors.EmptyDataError):
+        return pd.DataFrame()
+
+
+def holdout_errors(accuracy: float, slices: int, level: float) -> pd.DataFrame:
+    """Say how many errors an accuracy leaves in a random hold-out, and how wide its interval is.
+
+    Args:
+        accuracy: 0 to 1, as published.
+        slices: of the whole data set.
+        level: of Wilson's interval.
+
+    Returns:
+        fraction held out, n_test, right, wrong, accuracy (of that count), low, high. Notebook 07.
+    """
+    rows = []
+    for fraction in (0.1, 0.15, 0.2):
+        n = int(np.ceil(fraction * slices))
+        right = round(accuracy * n)
+        rows.append((fraction, n, right, n - right, right / n, *metrics.wilson(right, n, level)))
+    return pd.DataFrame(rows, columns=["fraction", "n_test", "right", "wrong", "accuracy", "low", "high"])
+
+
+def said_of(study: params.Study) -> str:
+    """Name the study's data in a few words, made-up ones as such. Every notebook."""
+    return {
+        "phantom": "made-up slices (phantom)",
+        "figshare": "Figshare 1512427",
+        "folders": study.data.path,
+    }[study.data.source]
+
+
+def banner(study: params.Study) -> str:
+    """Return the sentence that stands on top of every notebook. Markdown."""
+    if study.data.source == "phantom":
+        return "> **Made-up slices.** Every number on this page comes from phantoms; it says nothing about patients."
+    return f"> Data: {said_of(study)}. Profile `{study.profile}`, seed {study.seed}."
+
+
+def percent(value: float, low: float | None = None, high: float | None = None) -> str:
+    """Write a share as per cent, with its interval where there is one: 99.35 % (98.33 to 99.75 %)."""
+    text = f"{100 * value:.2f} %"
+    return text if low is None else f"{text} ({100 * low:.2f} to {100 * high:.2f} %)"
+
+
+def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
+    """Say what `comparison` found, initialisations named. Markdown, notebook 03."""
+    if table.empty:
+        return f"The profile `{study.profile}` names no baseline; nothing was compared."
+    lines = [banner(study), ""]
+    for row in table.itertuples():
+        lines.append(
+            f"- {row.model} ({row.weights} initialisation) {percent(row.accuracy)} against {row.reference} "
+            f"({row.reference_weights} initialisation) {percent(row.reference_accuracy)}: difference "
+            f"{100 * row.difference:+.2f} points ({100 * row.low:+.2f} to {100 * row.high:+.2f}); McNemar "
+            f"p = {row.mcnemar_p_holm:.2g}, bootstrap p = {row.bootstrap_p_holm:.2g} (Holm)."
+        )
+    if table["weights"].ne(table["reference_weights"]).any():
+        lines.append("\nWhere initialisations differ, the difference is one of pretraining as much as of architecture.")
+    return "\n".join(lines)
+
+
+def proposed_in_words(study: params.Study, table: pd.DataFrame) -> str:
+    """Say the proposed model's accuracy under each split. Markdown, notebook 04."""
+    own = table[table["model"] == study.proposed.model]
+    lines = [
+        f"- {r.protocol}, fold {r.fold}, seed {r.seed}: {round(r.accuracy * r.n_test)} of {r.n_test} slices right, "
+        f"{percent(r.accuracy, r.accuracy_low, r.accuracy_high)}."
+        for r in own.itertuples()
+    ]
+    return "\n".join([banner(study), "", *lines])
+
+
+def verdict_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFrame) -> str:
+    """Say claim by claim what came out, and what the split alone makes. Markdown, notebook 07."""
+    lines = [banner(study), ""]
+    for row in table.itertuples():
+        paper = "" if np.isnan(row.paper) else f" Paper: {percent(row.paper)}."
+        ours = "" if np.isnan(row.ours) else f" Here: {percent(row.ours, row.low, row.high)}."
+        lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
+    for row in split[split["protocol"] != "image_holdout"].dropna(subset=["difference"]).itertuples():
+        lines.append(f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points from image_holdout.")
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""The project's own files: in step with each other, and free of what does not belong into them."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_environment_yml_names_what_pyproject_names():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert listed[0] == f"python{PROJECT['requires-python']}"
+    assert listed[-1]["pip"] == [*PROJECT["dependencies"], "-e ."]
+
+
+def test_every_dependency_is_pinned_with_hashes():
+    text = (ROOT / "requirements.lock").read_text()
+    pinned = {n.lower() for n in re.findall(r"^([A-Za-z0-9._-]+)==\S+.*\\\n    --hash=sha256:", text, re.M)}
+    extras = [d for e in PROJECT["optional-dependencies"].values() for d in e]
+    for wanted in PROJECT["dependencies"] + extras:
+        assert re.match(r"[A-Za-z0-9._-]+", wanted)[0].lower() in pinned
+
+
+def test_the_lock_names_no_host():
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_stored_stripped_and_laid_out_as_all_are(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [c for c in cells if c["cell_type"] == "code"]
+    assert all(not c["outputs"] and c["execution_count"] is None for c in code)
+    titles = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    assert re.match(r"# .+\?\n", titles[0]), "the title is a question"
+    assert all(f"**{word}**" in titles[1] for word in ("Reads", "Writes", "Takes"))
+    assert any(t.startswith("## 1. ") for t in titles)
+    assert titles[-1].startswith("## What we saw")
+    parameters = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
+    assert len(parameters) == 1
+    assert not any(re.search(r"^(def|class) ", "".join(c["source"]), re.M) for c in code)
+    names = re.findall(r"^(\w+) = params\.QUICK$", "".join(parameters[0]["source"]), re.M)
+    from btlib import params
+
+    assert tuple(names) == params.SECTIONS
+
+
+def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
+    code = "import sys; sys.argv = ['btlib', '--help']\nfrom btlib import __main__ as m\ntry: m.main()\nexcept SystemExit: pass\n"
+    code += "print({'tensorflow', 'keras', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
+
+
+def test_a_module_imports_only_modules_above_it():
+    order = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
+    modules = {p.stem for p in (ROOT / "btlib").glob("*.py")} - {"__init__", "__main__"}
+    assert set(order) == modules
+    for module in order:
+        text = (ROOT / "btlib" / f"{module}.py").read_text()
+        used = set()
+        for names in re.findall(r"^\s*from btlib import (.+)$", text, re.M):
+            used |= {n.split(" as ")[0].strip() for n in names.split(",")}
+        used |= set(re.findall(r"^\s*from btlib\.(\w+) import", text, re.M))
+        below = (used & modules) - set(order[: order.index(module)])
+        assert not below, f"{module} imports {below}, listed below it"
