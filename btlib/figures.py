@@ -500,3 +500,209 @@ def accuracy_coverage(table: pd.DataFrame) -> mpl.figure.Figure:
     if groups[0][0] is not None:
         axis.legend(frameon=False, loc="lower left")
     return figure
+
+
+# Notebook 05: class activation maps. Pictures are (n, S, S) arrays; row i of the table beside them describes slice i.
+
+METHOD_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "scorecam": "Score-CAM",
+    "eigencam": "Eigen-CAM",
+}
+"""A method's name in print; controls keep the name that the tables give them."""
+
+SCORE_NAMES = {
+    "energy": "energy inside the mask",
+    "pointing": "pointing game",
+    "pointing_tolerance": "pointing game,\nwith tolerance",
+    "iou": "area-matched IoU",
+    "insertion": "insertion AUC\n(higher is better)",
+    "deletion": "deletion AUC\n(lower is better)",
+    "rank_correlation": "rank correlation\nwith the fitted network's map",
+    "ssim": "structural similarity\nwith the fitted network's map",
+}
+
+_HEAT, _OUTLINE = "inferno", "#56B4E9"
+
+
+def _show(axis, image, heat=None, mask=None) -> None:
+    """Show a slice, a heat map over it where there is one, and a mask's outline where there is one."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    if heat is not None:
+        # What the map leaves at zero stays as clear as the slice was.
+        axis.imshow(heat, cmap=_HEAT, vmin=0, vmax=1, alpha=0.6 * np.sqrt(heat))
+    if mask is not None and mask.any():
+        axis.contour(mask, levels=[0.5], colors=_OUTLINE, linewidths=0.9)
+
+
+def _bare(axes) -> None:
+    for axis in np.ravel(axes):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def _said(about: pd.Series) -> str:
+    right = about["label"] == about["predicted"]
+    called = "" if right else f"called {about['predicted']},\n"
+    return f"{about['label']},\n{called}p = {about['confidence']:.2f}"
+
+
+def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slice, heat map and overlay with the mask's outline: right and wrong slices of each class, chosen by rule.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: (n, S, S), 0 to 1.
+        chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest"), a row a slice.
+
+    Used by notebook 05.
+    """
+    rows = [(label, outcome) for label in CLASSES for outcome in ("right", "wrong")]
+    figure, axes = _subplots(len(rows), 9, 7.4, 5.7)
+    _bare(axes)
+    for row, (label, outcome) in enumerate(rows):
+        axes[row, 0].set_ylabel(f"{textwrap.fill(LABELS[label], 10)}\n{outcome}", size=7)
+        part = np.flatnonzero((chosen["label"] == label) & (chosen["outcome"] == outcome))
+        if not len(part):
+            axes[row, 4].text(0.5, 0.5, f"no {outcome} slice", transform=axes[row, 4].transAxes, ha="center", size=8)
+        for place in part:
+            about = chosen.iloc[place]
+            first = 3 * ("highest", "median", "lowest").index(about["rule"])
+            _show(axes[row, first], images[place])
+            axes[row, first + 1].imshow(maps[place], cmap=_HEAT, vmin=0, vmax=1)
+            _show(axes[row, first + 2], images[place], maps[place], masks[place])
+            said = f"{about['predicted']}, p = {about['confidence']:.2f}"
+            axes[row, first + 1].set_title(said, size=6.5, pad=2)
+    for first, rule in ((1, "highest"), (4, "median"), (7, "lowest")):
+        title = axes[0, first].get_title()
+        axes[0, first].set_title(f"{rule} confidence\n{title}", size=6.5, pad=2)
+    return figure
+
+
+def gradcam_failures(images, maps, masks, wrong: pd.DataFrame, most: int = 30) -> mpl.figure.Figure:
+    """Draw the wrong predictions, the most confident first, with map and mask's outline.
+
+    Args:
+        images, maps, masks: (n, S, S), of the wrong slices.
+        wrong: label, predicted, confidence, a row a slice.
+        most: at most this many are drawn; the title says of how many.
+
+    Used by notebook 05.
+    """
+    order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:most]
+    columns = 6
+    rows = max(1, -(-len(order) // columns))
+    figure, axes = _subplots(rows, columns, 7.4, 0.35 + 1.5 * rows, squeeze=False)
+    _bare(axes)
+    for axis, place in zip(axes.ravel(), order, strict=False):
+        about = wrong.iloc[place]
+        _show(axis, images[place], maps[place], masks[place])
+        axis.set_title(_said(about), size=6.5, pad=2)
+    figure.suptitle(f"{len(order)} of {len(wrong)} wrong predictions, the most confident first", size=8)
+    return figure
+
+
+def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the mean map of each true class, with the outline of where at least a quarter of its peak of masks lies.
+
+    Args:
+        maps: (n, S, S), 0 to 1.
+        masks: (n, S, S), 0 or 1.
+        slices: label, a row a slice.
+
+    Used by notebook 05.
+    """
+    figure, axes = _subplots(1, len(CLASSES), 7.4, 2.7)
+    _bare(axes)
+    shown = None
+    for axis, label in zip(axes, CLASSES, strict=True):
+        part = (slices["label"] == label).to_numpy()
+        axis.set_title(f"{LABELS[label]} (n = {part.sum()})", size=8)
+        if part.any():
+            shown = axis.imshow(np.mean(maps[part], axis=0), cmap=_HEAT, vmin=0, vmax=1)
+            usual = np.mean(masks[part], axis=0)
+            if usual.any():
+                axis.contour(usual, levels=[usual.max() / 4], colors=_OUTLINE, linewidths=1)
+    if shown is not None:
+        figure.colorbar(shown, ax=axes, shrink=0.8, label="mean map")
+    return figure
+
+
+def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the mean scores of maps and controls with their intervals, a row a model, a column a score.
+
+    Args:
+        table: model, method, kind ("map" or "control"), by, group, score, mean, low, high; rows of by "all" are drawn.
+
+    Used by notebook 05.
+    """
+    whole = table[table["by"] == "all"]
+    models = list(whole["model"].unique())
+    names = list(whole["method"].unique())
+    scores = [s for s in SCORE_NAMES if s in set(whole["score"])]
+    height = 0.9 + len(models) * (0.4 + 0.17 * len(names))
+    figure, axes = _subplots(len(models), len(scores), 1.6 + 1.35 * len(scores), height, squeeze=False, sharey=True)
+    for row, model in enumerate(models):
+        for axis, score in zip(axes[row], scores, strict=True):
+            part = whole[(whole["model"] == model) & (whole["score"] == score)].set_index("method").loc[names]
+            place = np.arange(len(part))
+            colours = np.where(part["kind"] == "map", "#0072B2", "#BBBBBB")
+            axis.barh(place, part["mean"], color=colours, height=0.75)
+            _whiskers(axis, part["mean"], place, part["low"], part["high"], horizontal=True)
+            axis.set(yticks=place, yticklabels=[METHOD_NAMES.get(n, n) for n in names], xlim=(0, None))
+            axis.tick_params(labelsize=7)
+            if row == 0:
+                axis.set_title(SCORE_NAMES[score], size=7.5)
+        axes[row, 0].set_ylabel(MODEL_NAMES.get(model, model))
+        axes[row, 0].invert_yaxis()
+    figure.supxlabel("mean over test slices (blue: maps; grey: controls; bars: intervals over patients)", size=8)
+    return figure
+
+
+def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how like the fitted network's maps those of a network are that is randomised from its head down.
+
+    Args:
+        table: model, number, step, score ("rank_correlation" or "ssim"), mean, low, high.
+
+    Used by notebook 05.
+    """
+    scores = list(table["score"].unique())
+    figure, axes = _subplots(1, len(scores), 7.4, 2.9, squeeze=False)
+    for axis, score in zip(axes[0], scores, strict=True):
+        for number, (model, part) in enumerate(table[table["score"] == score].groupby("model", sort=False)):
+            style = {"color": f"C{number}", "marker": "os^Dv"[number % 5], "markersize": 4}
+            axis.plot(part["number"], part["mean"], label=MODEL_NAMES.get(model, model), **style)
+            _whiskers(axis, part["number"], part["mean"], part["low"], part["high"], ecolor=f"C{number}")
+        axis.axhline(0, color=GREY, lw=0.8, ls=":")
+        axis.set(ylabel=SCORE_NAMES[score], ylim=(None, 1), xlabel="step (0: head, last: whole network)")
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw some slices, a row each, with the map of every method and the mask's outline.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: method to (n, S, S), 0 to 1.
+        slices: label, predicted, confidence, a row a slice.
+
+    Used by notebook 05, and its explorer.
+    """
+    columns = 1 + len(maps)
+    figure, axes = _subplots(len(images), columns, 1.2 * columns, 0.3 + 1.35 * len(images), squeeze=False)
+    _bare(axes)
+    for row, axis in enumerate(axes):
+        about = slices.iloc[row]
+        _show(axis[0], images[row], mask=masks[row])
+        axis[0].set_title(_said(about), size=6.5, pad=2)
+        for place, (method, heat) in zip(axis[1:], maps.items(), strict=True):
+            _show(place, images[row], heat[row], masks[row])
+            if row == 0:
+                place.set_title(METHOD_NAMES.get(method, method), size=7)
+    return figure
