@@ -119,7 +119,11 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
     if data.phantom is not None:
         phantom.generate(root, data.phantom, folder(copies_from) if copies_from is not None else None)
     elif not root.is_dir():
-        how = f"`python -m btlib fetch figshare {data.path}` downloads it" if data.source == "figshare" else "unpack it there"
+        how = (
+            f"`python -m btlib fetch figshare {data.path}` downloads it"
+            if data.source == "figshare"
+            else "unpack it there"
+        )
         raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
     stem = _cache() / f"manifest-{_hash(str(root.resolve()), data.model_dump_json(), _version(), *_listing(root))}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
@@ -150,19 +154,37 @@ def _build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.Da
     for stale in path.parent.glob(f".{path.stem}-*"):
         stale.unlink()
     work = functools.partial(_prepared, data, preprocessing_)
-    shape = (len(table), preprocessing_.image_size, preprocessing_.image_size)
+    side = preprocessing_.image_size
     with (
         files.replacing(path) as temporary,
-        h5py.File(temporary, "w") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False) as bar,
     ):
-        images, masks = (file.create_dataset(name, shape, np.uint8) for name in ("images", "masks"))
-        for start in range(0, len(table), BATCH):
-            done = list(pool.map(work, table["path"][start : start + BATCH]))
-            images[start : start + len(done)] = np.stack([image for image, _ in done])
-            masks[start : start + len(done)] = np.stack([mask for _, mask in done])
-            bar.update(len(done))
+        starts = _reserve(temporary, (len(table), side, side))
+        with open(temporary, "r+b") as file:
+            # Batches bound what waits to be written; a pool's map would run far ahead of a slow disk.
+            for first in range(0, len(table), BATCH):
+                for row, arrays in enumerate(pool.map(work, table["path"][first : first + BATCH]), first):
+                    for start, array in zip(starts, arrays, strict=True):
+                        file.seek(start + row * side * side)
+                        file.write(array.tobytes())
+                    bar.update()
+
+
+def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
+    """Write an HDF5 file with empty datasets; return where the bytes of each start.
+
+    The pixels are then written as to any file: HDF5 reports a full disk late, as it closes, and keeps the file open.
+    """
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    try:
+        with h5py.File(path, "w") as file:
+            made = [file.create_dataset(name, shape, np.uint8, dcpl=layout.copy()) for name in ("images", "masks")]
+            return [dataset.id.get_offset() for dataset in made]
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _prepared(data: params.Data, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:

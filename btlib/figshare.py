@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import math
 import os
 import re
@@ -24,8 +23,28 @@ ARTICLE = 1512427
 FOLDS = "cvind.mat"
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 4096
-MIN_SIDE = 16
-FIELDS = "PID, image, label and tumorMask in a struct cjdata"
+FIELDS = {
+    "cjdata": {"PID": (1, 64), "image": (16, MAX_SIDE), "tumorMask": (16, MAX_SIDE), "label": (1, 64)},
+    "cvind": {"cvind": (1, 1_000_000)},
+}
+"""What is read of each variable, and the smallest and largest that a dimension of it may be."""
+
+SLICE = "PID, image, label and tumorMask in a struct cjdata"
+NUMBERS = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+    16: "u1",
+    17: "u2",
+}
+"""Element types of version 5 files."""
 
 
 def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
@@ -223,16 +242,16 @@ def _content(root: Path, path: str) -> bytes:
     name = f"{root / path}"
     archive, _, member = _split_zip(path)
     try:
-        if archive:
+        if archive and (root / archive).is_file():
             opened = _archive(root / archive)[0]
-            with opened.open(member) as file:
-                data = file.read(MAX_BYTES + 1)
+            size = opened.getinfo(member).file_size  # zipfile reads no more than this, whatever is in there
+            data = opened.read(member) if size <= MAX_BYTES else b""
         else:
             found = os.lstat(root / path)
             if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{name}: is no regular file; put the file itself there")
-            with open(root / path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            size = found.st_size
+            data = (root / path).read_bytes() if size <= MAX_BYTES else b""
     except DataError:
         raise
     except (
@@ -246,7 +265,7 @@ def _content(root: Path, path: str) -> bytes:
         struct.error,
     ) as error:
         raise DataError(f"{name}: cannot be read ({error}); download it again") from None
-    if len(data) > MAX_BYTES:
+    if size > MAX_BYTES:
         raise DataError(f"{name}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
     if not data:
         raise DataError(f"{name}: is empty; download it again")
@@ -303,16 +322,12 @@ def _size(array: np.ndarray) -> str:
     return " x ".join(map(str, array.shape))
 
 
-def _text(characters: np.ndarray | str, name: str) -> str:
-    if not isinstance(characters, str):
-        codes = characters.ravel()
-        if codes.dtype.kind not in "iu" or codes.size > 64 or (codes > 126).any():
-            raise DataError(f"{name}: PID is no text of up to 64 plain characters; download the file again")
-        characters = "".join(map(chr, codes))
-    characters = characters.strip()
-    if not re.fullmatch(r"[ -~]{1,64}", characters):
+def _text(codes: np.ndarray, name: str) -> str:
+    plain = codes.dtype.kind in "iu" and ((codes >= 32) & (codes <= 126)).all()
+    text = "".join(map(chr, codes.ravel())).strip() if plain else ""
+    if not text:
         raise DataError(f"{name}: PID is no text of 1 to 64 plain characters; download the file again")
-    return characters
+    return text
 
 
 def _struct(data: bytes, name: str, wanted: str) -> dict:
@@ -340,7 +355,7 @@ def _missing(name: str, wanted: str, names: list[str]) -> DataError:
             f"{name}: holds cvind, the author's folds, and no slice; call it {FOLDS} so that it is read as such"
         )
     shown = ", ".join(sorted(names)[:8]) or "nothing"
-    return DataError(f"{name}: has no {wanted} but {shown}; a slice has {FIELDS}")
+    return DataError(f"{name}: has no {wanted} but {shown}; a slice has {SLICE}")
 
 
 def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
@@ -350,36 +365,34 @@ def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
             raise _missing(name, key, list(group)[:8] if isinstance(group, h5py.Group) else [])
         return group[key]
 
-    if wanted == "cvind":
-        return {"cvind": _dataset(member(file, "cvind"), name, "cvind", 1, 1_000_000).T}
-    group = member(file, wanted)
+    group = file if wanted == "cvind" else member(file, wanted)
     result = {}
-    for key in ("image", "tumorMask", "label", "PID"):
-        smallest, largest = (MIN_SIDE, MAX_SIDE) if key in ("image", "tumorMask") else (1, 64)
-        result[key] = _dataset(member(group, key), name, key, smallest, largest).T
+    for key in FIELDS[wanted]:
+        dataset = member(group, key)
+        _check(dataset, name, key)
+        if dataset.external or dataset.is_virtual:
+            raise DataError(f"{name}: {key} lies in another file; a slice holds its own pixels")
+        result[key] = (dataset[()] if dataset.chunks is None else _inflate(dataset, name, key)).T
     return result
 
 
-def _dataset(dataset: h5py.Dataset, name: str, key: str, smallest: int, largest: int) -> np.ndarray:
-    """Read a small 2-D dataset; what it declares is checked before anything is allocated.
+def _check(array: h5py.Dataset | np.ndarray, name: str, key: str) -> None:
+    """Check type and shape as declared, before anything is allocated."""
+    if not isinstance(array, h5py.Dataset | np.ndarray) or array.shape is None or array.dtype.kind not in "biuf":
+        raise DataError(f"{name}: {key} is no array of numbers; a slice has {SLICE}")
+    smallest, largest = FIELDS["cvind" if key == "cvind" else "cjdata"][key]
+    if len(array.shape) != 2 or not all(smallest <= n <= largest for n in array.shape):
+        raise DataError(
+            f"{name}: {key} is declared as {_size(array)}; allowed: two dimensions of {smallest} to {largest} each"
+        )
+
+
+def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
+    """Read a dataset that is stored in chunks.
 
     Chunks are inflated here, not by the HDF5 library: that one grows its buffer to whatever a chunk inflates to, and
     holds a lock meanwhile, while zlib lets other threads go on.
     """
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "biuf":
-        raise DataError(f"{name}: {key} is no array of numbers; a slice has {FIELDS}")
-    if len(dataset.shape) != 2 or not all(smallest <= n <= largest for n in dataset.shape):
-        raise DataError(
-            f"{name}: {key} is declared as {_size(dataset)}; allowed: two dimensions of {smallest} to {largest} each"
-        )
-    if dataset.external or dataset.is_virtual or dataset.dtype.itemsize > 8:
-        raise DataError(f"{name}: {key} is kept in another file or an odd type; a slice holds its own pixels")
-    if dataset.chunks is None:
-        return dataset[()]
-    return _inflate(dataset, name, key)
-
-
-def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
     chunk, kind = dataset.chunks, dataset.dtype
     count = math.prod(-(-n // c) for n, c in zip(dataset.shape, chunk, strict=True))
     size = math.prod(chunk) * kind.itemsize
@@ -408,51 +421,57 @@ def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
 
 
 def _from_version5(data: bytes, name: str, wanted: str) -> dict:
-    import scipy.io
-
-    plain = io.BytesIO(_inflate_version5(data, name))
-    shapes = {variable: (shape, kind) for variable, shape, kind in scipy.io.whosmat(plain)}
-    if wanted not in shapes:
-        raise _missing(name, wanted, list(shapes))
-    allowed = math.prod(shapes[wanted][0]) == 1 if wanted == "cjdata" else math.prod(shapes[wanted][0]) <= 1_000_000
-    if not allowed:
-        raise DataError(f"{name}: {wanted} is declared as {shapes[wanted][0]}; a slice has {FIELDS}")
-    plain.seek(0)
-    variable = scipy.io.loadmat(plain, variable_names=[wanted])[wanted]
-    if wanted == "cvind":
-        return {"cvind": variable}
-    result = {}
-    for key in ("image", "tumorMask", "label", "PID"):
-        if variable.dtype.names is None or key not in variable.dtype.names:
-            raise _missing(name, key, list(variable.dtype.names or ()))
-        value = variable[key].item()
-        if key == "PID" and isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
-            result[key] = str(value.item())
-            continue
-        smallest, largest = (MIN_SIDE, MAX_SIDE) if key in ("image", "tumorMask") else (1, 64)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.ndim != 2:
-            raise DataError(f"{name}: {key} is no array of numbers; a slice has {FIELDS}")
-        if not all(smallest <= n <= largest for n in value.shape):
-            raise DataError(f"{name}: {key} is {_size(value)}; allowed: two dimensions of {smallest} to {largest} each")
-        result[key] = value
-    return result
-
-
-def _inflate_version5(data: bytes, name: str) -> bytes:
-    """Unpack the compressed variables of a version 5 file, to at most twice what a slice may hold."""
+    """Read a version 5 file (MathWorks, "MAT-File Format"); scipy.io.loadmat crashes on some damaged ones."""
     order = "<" if data[126:128] == b"IM" else ">"
-    parts, position = [data[:128]], 128
-    room = 2 * MAX_BYTES
-    while position + 8 <= len(data):
-        kind, length = struct.unpack_from(f"{order}II", data, position)
-        body = data[position + 8 : position + 8 + length]
+    variables, room = {}, 2 * MAX_BYTES
+    for kind, body in _elements(data[128:], order):
         if kind == 15:
             body = zlib.decompressobj().decompress(body, room + 1)
-            parts.append(body)
-        else:
-            parts.append(data[position : position + 8] + body)
-        room -= len(parts[-1])
+            kind, body = next(_elements(body, order)) if len(body) <= room else (0, body)
+        room -= len(body)
         if room < 0:
             raise DataError(f"{name}: unpacks to more than {2 * MAX_BYTES >> 20} MB, far more than a slice; remove it")
-        position += 8 + length
-    return b"".join(parts)
+        if kind == 14:
+            variables.update([_matrix(body, order)])
+    if wanted not in variables:
+        raise _missing(name, wanted, list(variables))
+    group = variables if wanted == "cvind" else variables[wanted]
+    for key in FIELDS[wanted]:
+        if not isinstance(group, dict) or key not in group:
+            raise _missing(name, key, list(group) if isinstance(group, dict) else [])
+        _check(group[key], name, key)
+    return group
+
+
+def _elements(data: bytes, order: str):
+    """Give the type and the bytes of each element of a version 5 file."""
+    position = 0
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from(f"{order}II", data, position)
+        start = position + 8
+        end = start + (length if kind == 15 else -(-length // 8) * 8)
+        if kind >> 16:  # up to four bytes lie in the tag itself
+            kind, length, start, end = kind & 0xFFFF, kind >> 16, position + 4, start
+        if start + length > min(end, len(data)):
+            raise ValueError(f"an element of {length} bytes where {len(data) - start} are left")
+        yield kind, data[start : start + length]
+        position = end
+
+
+def _matrix(data: bytes, order: str) -> tuple[str, np.ndarray | dict | None]:
+    """Return the name and the value of a version 5 variable: an array, a struct's fields, or None for another kind."""
+    parts = _elements(data, order)
+
+    def whole(count):
+        return np.frombuffer(next(parts)[1], f"{order}i4", count).tolist()
+
+    flags = whole(1)[0]
+    shape, name = whole(-1), next(parts)[1].decode("latin-1")
+    if flags & 0xFF == 2 and math.prod(shape) == 1:
+        width, names = whole(1)[0], next(parts)[1]
+        keys = [names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)]
+        return name, {key: _matrix(next(parts)[1], order)[1] for key in keys}
+    kind, numbers = next(parts, (0, b""))
+    if kind not in NUMBERS or not 4 <= flags & 0xFF <= 15 or flags & 0x800:
+        return name, None
+    return name, np.frombuffer(numbers, order + NUMBERS[kind]).reshape(shape, order="F")
