@@ -232,13 +232,12 @@ def claim(fit: Fit) -> Iterator[Path]:
         runs/.<id>: the caller writes there and calls `finish`.
     """
     folder = home() / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / f".{fit.id}.lock"
-    with FileLock(lock):
+    # Lock files stay: the system frees the lock of a killed process, and removing the file would let two hold it.
+    (folder / ".locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".locks" / fit.id):
         partial = folder / f".{fit.id}"
         partial.mkdir(exist_ok=True)
         yield partial
-        lock.unlink(missing_ok=True)
 
 
 def finish(fit: Fit, partial: Path, provenance: dict) -> Run:

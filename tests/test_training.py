@@ -1,0 +1,184 @@
+"""Fits: the same numbers twice, whole after any interruption, and layers that do what they say."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from btlib import datasets, params, runs, training
+
+AUGMENT = dict(
+    flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0
+)
+
+
+def wanted(study, **changes):
+    recipe = study.recipes["scratch"].model_copy(update=changes)
+    made = runs.fit_of(study, datasets.fingerprint(study.data), study.proposed, "image_holdout", 0, 0)
+    return made.model_copy(update={"recipe": recipe})
+
+
+def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, monkeypatch):
+    fit = wanted(study)
+    run = training.fit(study, fit)
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "fit.json",
+        "history.csv",
+        "model.keras",
+        "predictions.csv",
+        "provenance.json",
+    ]
+    assert sorted(p.name for p in (home / "runs").iterdir()) == [".locks", fit.id]
+    assert json.loads((run.folder / "fit.json").read_text()) == json.loads(fit.model_dump_json())
+    assert list(run.history()["epoch"]) == [0, 1, 2]
+    seen = run.predictions()
+    assert len(run.predictions("test")) == run.provenance()["n_test"]
+    data = datasets.load(study.data, study.preprocessing)
+    rows = data.manifest.reset_index().set_index("image_id").loc[seen["image_id"], "index"].to_numpy()
+    again = training.predict(run.model(), data.images, rows)
+    np.testing.assert_allclose(seen[list(runs.LOGITS)].to_numpy(), again, atol=1e-4)
+    monkeypatch.setattr(training, "_fit", None)
+    assert training.fit(study, fit).id == run.id
+
+
+@pytest.mark.parametrize("ema", [0, 0.5])
+def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema):
+    fit = wanted(study, ema=ema, patience=5)
+    whole = training.fit(study, fit)
+    expected, history = whole.predictions(), whole.history().drop(columns="seconds")
+    whole.folder.rename(home / "whole")
+
+    saved, calls = training._State.save, []
+
+    def stops(self, *args):
+        saved(self, *args)
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._State, "save", stops)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(study, fit)
+    assert runs.load(fit) is None
+    resumed = training.fit(study, fit)
+    assert len(calls) == 4, "two epochs before, one after and the end of the stage"
+    assert resumed.predictions().equals(expected)
+    assert resumed.history().drop(columns="seconds").equals(history)
+
+
+def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
+    given = params.load("quick").model_dump()
+    given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=64)
+    given["preprocessing"]["image_size"] = 32
+    given["recipes"]["finetune"]["stages"][0]["epochs"] = 1
+    given["recipes"]["finetune"]["stages"] = given["recipes"]["finetune"]["stages"][:1]
+    given["protocols"], given["baselines"] = given["protocols"][:1], []
+    given["ablation"]["unfreeze"] = []
+    path = tmp_path / "p.yaml"
+    params.write(params.check({**given, "profile": "p"}, "p"), path)
+    command = [sys.executable, "-m", "btlib", "fit", str(path)]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(home.glob("runs/.locks/*")) and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    told = [p.communicate() for p in both]
+    assert [p.returncode for p in both] == [0, 0], told
+    assert told[0][0] == told[1][0]
+    assert sorted(p.name for p in (home / "runs").iterdir())[0] == ".locks"
+    (folder,) = (home / "runs").glob("[!.]*")
+    assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
+
+
+def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):
+    before = wanted(study).id
+    monkeypatch.setattr(runs, "VERSION", runs.VERSION + 1)
+    assert wanted(study).id != before
+
+
+def test_every_number_of_a_fit_changes_its_id(study, home):
+    fit = wanted(study)
+    ids = {fit.id, fit.model_copy(update={"seed": 1}).id, fit.model_copy(update={"data": "x"}).id}
+    ids.add(fit.model_copy(update={"head": params.Head(pooling="gmp", dropout=0.2, dense=0)}).id)
+    ids.add(wanted(study, batch_size=9).id)
+    assert len(ids) == 5
+
+
+def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
+    x = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 1)).astype(np.float32)
+    a = params.Augmentation(**{**AUGMENT, "flip": True, "rotation_degrees": 20, "noise": 0.1, "gamma": 0.3})
+    layer = training.augmenter(a, 16, 1)
+    np.testing.assert_array_equal(layer(x, training=False), x)
+    one, two = (np.asarray(training.augmenter(a, 16, 1)(x, training=True)) for _ in "ab")
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, layer(x, training=True)) or not np.array_equal(one, layer(x, training=True))
+    assert one.min() >= 0 and one.max() <= 255
+
+
+def test_a_flip_alone_gives_the_slice_or_its_mirror_image():
+    x = np.random.default_rng(0).integers(0, 255, (32, 8, 8, 1)).astype(np.float32)
+    out = np.asarray(training.augmenter(params.Augmentation(**{**AUGMENT, "flip": True}), 8, 0)(x, training=True))
+    same = np.isclose(out, x, atol=1e-3).all((1, 2, 3))
+    mirrored = np.isclose(out, x[:, :, ::-1], atol=1e-3).all((1, 2, 3))
+    assert (same ^ mirrored).all() and 5 < same.sum() < 27
+
+
+def test_a_shift_moves_what_is_there_and_brings_in_black():
+    x = np.full((64, 20, 20, 1), 200, np.float32)
+    out = np.asarray(training.augmenter(params.Augmentation(**{**AUGMENT, "shift": 0.2}), 20, 0)(x, training=True))
+    kept = (out > 190).mean((1, 2, 3))
+    assert kept.min() >= 0.8**2 - 0.1 and kept.mean() < 0.95
+    assert np.isclose(out[:, 10, 10], 200, atol=1e-2).all()
+
+
+def test_renewed_statistics_are_the_mean_and_variance_of_clean_slices():
+    import keras
+
+    image = keras.Input((4, 4, 1))
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(image, keras.layers.Dropout(0.5)(norm(image)))
+    slices = np.random.default_rng(0).integers(0, 255, (32, 4, 4)).astype(np.uint8)
+    training.renew_statistics(model, slices, np.arange(32), 8)
+    batches = slices[np.random.default_rng(0).permutation(32)].reshape(4, -1).astype(float)
+    assert float(norm.moving_mean[0]) == pytest.approx(slices.mean(), rel=1e-4)
+    assert float(norm.moving_variance[0]) == pytest.approx(batches.var(axis=1).mean(), rel=1e-3)
+    assert norm.momentum == 0.99
+
+
+def test_lower_layers_learn_more_slowly_by_the_factor_asked_for():
+    import keras
+
+    first, second = keras.Variable([1.0, 1.0]), keras.Variable([1.0, 1.0])
+    optimizer = training.LayerwiseAdamW(0.1, weight_decay=0)
+    optimizer.scales = [0.5, 1.0]
+    optimizer.apply([keras.ops.ones(2), keras.ops.ones(2)], [first, second])
+    steps = 1 - np.array([first.numpy()[0], second.numpy()[0]])
+    assert steps[1] == pytest.approx(0.1, rel=1e-3) and steps[0] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_an_epoch_takes_every_slice_once_in_an_order_of_its_own(study, home):
+    fit = wanted(study, batch_size=4, class_weights=True)
+    images = np.arange(8)[:, None, None] * np.ones((1, 2, 2))
+    part = np.arange(8), np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    one, again, other = (training.Batches(images, part, fit, s) for s in ("e0", "e0", "e1"))
+    seen = np.concatenate([one[i][0][:, 0, 0, 0] for i in range(2)])
+    assert sorted(seen) == list(range(8))
+    np.testing.assert_array_equal(one[0][0], again[0][0])
+    assert not np.array_equal(one.rows, other.rows)
+    weight = np.concatenate([one[i][2] for i in range(2)])
+    np.testing.assert_allclose(weight[np.argsort(seen)], [2 / 3] * 4 + [4 / 3] * 4, rtol=1e-6)
+
+
+def test_flipped_prediction_is_the_mean_of_both():
+    import keras
+
+    image = keras.Input((2, 2, 1))
+    model = keras.Model(image, keras.layers.Dense(3, kernel_initializer="ones")(keras.layers.Flatten()(image)[:, :1]))
+    slices = np.array([[[4, 8], [0, 0]]], np.uint8)
+    np.testing.assert_allclose(training.predict(model, slices), [[4, 4, 4]])
+    np.testing.assert_allclose(training.predict(model, slices, flip=True), [[6, 6, 6]])
