@@ -1,6 +1,7 @@
 """Brain tumour classification study: the code behind the notebooks."""
 
 import os
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -26,6 +27,13 @@ class ParamsError(ValueError):
 
 class WeightsError(RuntimeError):
     """Pretrained weights cannot be had; the message names the file, its checksum and where to put it."""
+
+
+def watched() -> bool:
+    """Say whether somebody sees progress bars: in JupyterLab or a terminal, not in papermill's notebooks or a log."""
+    if "ipykernel" in sys.modules:
+        return "JPY_SESSION_NAME" in os.environ
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def home() -> Path:

@@ -14,7 +14,7 @@ import pandas as pd
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing
+from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing, watched
 from btlib import manifest as manifests
 
 BATCH = 64
@@ -158,7 +158,7 @@ def _build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.Da
     with (
         files.replacing(path) as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False) as bar,
+        tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
     ):
         starts = _reserve(temporary, (len(table), side, side))
         with open(temporary, "r+b") as file:

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError, preprocessing
+from btlib import CLASSES, DataError, preprocessing, watched
 from btlib import manifest as manifests
 
 ARTICLE = 1512427
@@ -170,7 +170,7 @@ def _download(url: str, output_file: str, pooch_: object) -> None:
     from tqdm.auto import tqdm
 
     # pooch puts the true total in, but asks first whether the bar is empty.
-    with tqdm(total=1, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(total=1, unit="B", unit_scale=True, leave=False, disable=not watched()) as bar:
         pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, output_file, pooch_)
 
 

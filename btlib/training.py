@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, weights
+from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, watched, weights
 
 BN_MOMENTUM = 0.9
 """With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
@@ -76,7 +76,7 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
 
 def progress(fits):
     """Go through fits with a progress bar in JupyterLab and none where nobody looks. Notebooks 03 and 04."""
-    return tqdm(list(fits), "fits", unit="fit", disable=None)
+    return tqdm(list(fits), "fits", unit="fit", disable=not watched())
 
 
 def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:

@@ -15,7 +15,9 @@ def picture(name, size):
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    return np.asarray(Image.fromarray(load_sample_image(name)).resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    return np.asarray(
+        Image.fromarray(load_sample_image(name)).resize((size, size), Image.Resampling.BICUBIC), np.float32
+    )
 
 
 @pytest.mark.parametrize(

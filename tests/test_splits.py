@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, DataError, NO_TUMOR, manifest, splits
+from btlib import CLASSES, NO_TUMOR, DataError, manifest, splits
 from btlib.params import Split
 
 SPLIT = Split(test_fraction=0.2, validation_fraction=0.1, folds=5)
@@ -34,7 +34,9 @@ def slices(patients=60, each=4, suffixed=True):
 AUTHOR = pd.Series({f"{p}-{s}": 1 + p // 12 for p in range(60) for s in range(4)})
 
 
-@pytest.mark.parametrize("protocol", ["image_holdout", "patient_holdout", "group_holdout", "group_folds", "author_folds"])
+@pytest.mark.parametrize(
+    "protocol", ["image_holdout", "patient_holdout", "group_holdout", "group_folds", "author_folds"]
+)
 def test_roles_are_whole_repeatable_and_keep_units_together(protocol):
     table = slices()
     one = splits.make(table, protocol, 0, 3, SPLIT, AUTHOR)

@@ -10,9 +10,7 @@ import pytest
 
 from btlib import datasets, params, runs, training
 
-AUGMENT = dict(
-    flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0
-)
+AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
 
 def wanted(study, **changes):
