@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -372,7 +373,7 @@ def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
         _check(dataset, name, key)
         if dataset.external or dataset.is_virtual:
             raise DataError(f"{name}: {key} lies in another file; a slice holds its own pixels")
-        result[key] = (dataset[()] if dataset.chunks is None else _inflate(dataset, name, key)).T
+        result[key] = dataset[()].T if dataset.chunks is None else _inflate(dataset, name, key)
     return result
 
 
@@ -388,35 +389,35 @@ def _check(array: h5py.Dataset | np.ndarray, name: str, key: str) -> None:
 
 
 def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
-    """Read a dataset that is stored in chunks.
+    """Read a dataset that is stored in chunks, turned upright.
 
     Chunks are inflated here, not by the HDF5 library: that one grows its buffer to whatever a chunk inflates to, and
     holds a lock meanwhile, while zlib lets other threads go on.
     """
-    chunk, kind = dataset.chunks, dataset.dtype
-    count = math.prod(-(-n // c) for n, c in zip(dataset.shape, chunk, strict=True))
-    size = math.prod(chunk) * kind.itemsize
+    (width, height), chunk, kind = dataset.shape, dataset.chunks, dataset.dtype
+    length = math.prod(chunk)
+    size = length * kind.itemsize
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
     known = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-    if count > 16_384 or size > MAX_SIDE * MAX_SIDE * 8 or not set(filters) <= known:
+    corners = [range(0, n, c) for n, c in zip((width, height), chunk, strict=True)]
+    if math.prod(map(len, corners)) > 16_384 or size > MAX_SIDE * MAX_SIDE * 8 or not set(filters) <= known:
         raise DataError(f"{name}: {key} is stored in a way that MATLAB does not use; save it again with MATLAB")
-    result = np.zeros(dataset.shape, kind)
-    for row in range(0, dataset.shape[0], chunk[0]):
-        for column in range(0, dataset.shape[1], chunk[1]):
-            left_out, data = dataset.id.read_direct_chunk((row, column))
-            for i, which in reversed(list(enumerate(filters))):
-                if left_out >> i & 1:
-                    continue
-                if which == h5py.h5z.FILTER_DEFLATE:
-                    data = zlib.decompressobj().decompress(data, size + 4)
-                elif which == h5py.h5z.FILTER_FLETCHER32:
-                    data = data[:-4]
-                else:
-                    data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
-            block = np.frombuffer(data, kind, math.prod(chunk)).reshape(chunk)
-            place = result[row : row + chunk[0], column : column + chunk[1]]
-            place[:] = block[: place.shape[0], : place.shape[1]]
+    result = np.zeros((height, width), kind)
+    for left, top in itertools.product(*corners):
+        left_out, data = dataset.id.read_direct_chunk((left, top))
+        for i, which in reversed(list(enumerate(filters))):
+            if left_out >> i & 1:
+                continue
+            if which == h5py.h5z.FILTER_DEFLATE:
+                data = zlib.decompressobj().decompress(data, size + 4)
+            elif which == h5py.h5z.FILTER_FLETCHER32:
+                data = data[:-4]
+            else:
+                data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
+        block = np.frombuffer(data, kind, length).reshape(chunk).T
+        place = result[top : top + chunk[1], left : left + chunk[0]]
+        place[:] = block[: place.shape[0], : place.shape[1]]
     return result
 
 
