@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from btlib import DataError, __version__, files, tables
+from btlib import DataError, __version__, files, runs, tables
 from btlib.params import Study
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -72,7 +72,8 @@ def provenance(study: Study) -> dict:
 
     Returns:
         Mapping with profile, parameters, seed, versions, hardware, wall_seconds (seconds by notebook), started,
-        finished, data (a list of name, source, fingerprint, n_slices, n_patients) and commit.
+        finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (where, when and at which
+        commit each was fitted) and commit.
 
     Raises:
         DataError: there is no executed notebook, or one is unfinished.
@@ -89,7 +90,7 @@ def provenance(study: Study) -> dict:
         | {"keras backend": os.environ.get("KERAS_BACKEND", "tensorflow")},
         "hardware": {
             "platform": platform.platform(),
-            "processor": _processor(),
+            "processor": runs.processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         },
@@ -97,7 +98,8 @@ def provenance(study: Study) -> dict:
         "started": min(run["start_time"] for run in ran.values()),
         "finished": max(run["end_time"] for run in ran.values()),
         "data": _data(study),
-        "commit": _commit(Path(__file__).resolve().parent),
+        "fits": _fits(study),
+        "commit": runs.commit(),
     }
     files.write_text(tables.folder(study.profile) / "provenance.json", json.dumps(found, indent=2) + "\n")
     return found
@@ -116,9 +118,7 @@ def decisive(study: Study) -> str:
         DataError: models.csv is missing or has no row of the proposed model.
     """
     rows = tables.read(study.profile, "models")
-    rows = rows[
-        (rows["model"] == study.proposed.model) & (rows["weights"].fillna("") == (study.proposed.weights or ""))
-    ]
+    rows = rows[(rows["model"] == study.proposed.model) & (rows["weights"] == (study.proposed.weights or "random"))]
     if rows.empty:
         raise DataError(f"tables/models.csv: no row of the proposed model {study.proposed.model}; run notebook 04")
     right = (rows["accuracy"] * rows["n_test"]).groupby(rows["protocol"], sort=False).sum()
@@ -217,24 +217,11 @@ def _data(study: Study) -> list[dict]:
     return found
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
+def _fits(study: Study) -> list[dict]:
+    from btlib import datasets
 
-
-def _commit(folder: Path) -> str:
-    """Give the commit of the code, with "+ changes" where tracked files other than results differ from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)reports")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit} + changes" if changed else commit
+    plan = runs.plan(study, datasets.fingerprint(study.data)).drop_duplicates("id")
+    return [{"id": f.id, **runs.Run(f).provenance()} for f in plan["fit"] if runs.load(f)]
 
 
 def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> None:
@@ -512,6 +499,10 @@ def _provenance_page(about: dict) -> str:
     data = [
         [d["name"], d["source"], d["path"], d["n_slices"], d["n_patients"], d["fingerprint"]] for d in about["data"]
     ]
+    fits = [
+        [f["id"], f["title"], f["hardware"], f["backend"], f"{f['fit_seconds']:,.0f} s", f["commit"][:12]]
+        for f in about["fits"]
+    ]
     return f"""# Provenance
 
 What made the numbers of this report; the same facts are in `reports/{about["profile"]}/provenance.json`.
@@ -523,6 +514,10 @@ What made the numbers of this report; the same facts are in `reports/{about["pro
 ## Data
 
 {_grid(["data set", "source", "path", "slices", "patients", "fingerprint"], data)}
+
+## Fits
+
+{_grid(["id", "fit", "hardware", "backend", "time", "commit"], fits)}
 
 ## Wall time
 

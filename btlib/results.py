@@ -228,10 +228,16 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         rivals = scores[scores["model"].isin(compared["model"])]["parameters"].min()
         own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
         made["parameters"] = (1 - own / rivals,) * 3
-    maps = _read(study, "gradcam_verdict")
+    maps = _read(study, "gradcam_controls")
     if len(maps):
-        row = maps[(maps["score"] == "energy") & (maps["model"] == study.proposed.model)].iloc[0]
-        made["gradcam"] = (row["margin"], row["margin_low"], row["margin_high"])
+        first = (maps["model"] == study.proposed.model) & (maps["method"] == study.gradcam.methods[0])
+        rows = maps[first & (maps["score"] == "energy")]
+        best = rows.sort_values("control_mean").iloc[-1]  # bounds of a difference from two intervals: cautious
+        made["gradcam"] = (
+            best["mean"] - best["control_mean"],
+            best["low"] - best["control_high"],
+            best["high"] - best["control_low"],
+        )
     outside = _read(study, "cross_dataset")
     for key, name in (("external", "all"), ("external_clean", "clean")):
         row = outside[outside["slices"] == name] if len(outside) else outside

@@ -302,14 +302,15 @@ def _device(backend: str) -> str:
     if backend == "torch":
         import torch
 
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU") if found else _processor()
+    return tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU") if found else processor()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

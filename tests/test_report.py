@@ -49,13 +49,14 @@ def site(fake):
 def make_profile(home: Path, patch: pytest.MonkeyPatch) -> tuple[Path, params.Study]:
     patch.setenv("BTLIB_HOME", str(home))
     patch.setattr(report, "_data", lambda study: [DATA])
+    patch.setattr(report, "_fits", lambda study: [FIT])
     study = params.load("quick").model_copy(update={"profile": "fake"})
     name, weights = study.proposed.model, study.proposed.weights
     protocols = [p.protocol for p in study.protocols][:2]
     models = pd.DataFrame(
         {
             "model": [name, name, name, "vgg16"],
-            "weights": [weights, weights, weights, None],
+            "weights": [weights, weights, weights, "random"],
             "protocol": [protocols[0], protocols[0], protocols[1], protocols[0]],
             "n_test": [100, 300, 200, 400],
             "accuracy": [0.5, 0.9, 0.75, 0.1],
@@ -84,6 +85,14 @@ def make_profile(home: Path, patch: pytest.MonkeyPatch) -> tuple[Path, params.St
     return home, study
 
 
+FIT = {
+    "id": "0123456789ab",
+    "title": "a fit",
+    "hardware": "a CPU",
+    "backend": "tensorflow",
+    "fit_seconds": 61.0,
+    "commit": "f" * 40,
+}
 DATA = {"name": "data", "source": "phantom", "path": "data/x", "fingerprint": "f00d", "n_slices": 12, "n_patients": 3}
 
 
