@@ -60,7 +60,7 @@ def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
 
 
 def test_a_module_imports_only_modules_above_it():
-    order = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.M)
+    order = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().split("## btlib")[1], re.M)
     modules = {p.stem for p in (ROOT / "btlib").glob("*.py")} - {"__init__", "__main__"}
     assert set(order) == modules
     for module in order:
