@@ -81,7 +81,10 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
             code=CODE,
             attempt=f"{REPORT}/notebooks/.{notebook}.failed.ipynb",
+        log:
+            f"{REPORT}/notebooks/.{notebook}.log",
         shell:
             # A failed notebook stays where a reader can look at it; a finished one takes its place at once.
             "{PYTHON} -m papermill {input.source:q} {params.attempt:q} -f {PARAMETERS:q} --no-progress-bar"
-            " --log-level ERROR && mv {params.attempt:q} {output:q}"
+            " > {log:q} 2>&1 && mv {params.attempt:q} {output:q}"
+            " || {{ tail -n 40 {log:q}; echo 'the failed notebook: {params.attempt}'; exit 1; }}"

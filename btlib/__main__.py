@@ -31,7 +31,7 @@ def study(args) -> None:
         str(Path(__file__).resolve().parent.parent / "Snakefile"),
     ]
     command += ["--cores", str(args.cores or "all"), "--configfile", str(Path(args.params).resolve())]
-    command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "rules"]
+    command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "host", "rules"]
     if args.dry_run:
         fit_plan(args)
         sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))

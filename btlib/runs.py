@@ -237,7 +237,11 @@ def claim(fit: Fit) -> Iterator[Path]:
     with FileLock(folder / ".locks" / fit.id):
         partial = folder / f".{fit.id}"
         partial.mkdir(exist_ok=True)
-        yield partial
+        try:
+            yield partial
+        finally:
+            if partial.exists() and not any(partial.iterdir()):  # another process had finished the fit
+                partial.rmdir()
 
 
 def finish(fit: Fit, partial: Path, provenance: dict) -> Run:
