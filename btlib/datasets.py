@@ -103,6 +103,11 @@ def author_folds(data: params.Data) -> pd.Series | None:
     return figshare.folds(folder(data)) if _reader(data) is figshare else None
 
 
+def read(data: params.Data, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return one slice as it is stored: image (H, W) and mask, bool (H, W) or None; `path` is the manifest's."""
+    return _reader(data).read(folder(data), path)
+
+
 def folder(data: params.Data) -> Path:
     """Return a data set's folder; a relative path starts at `btlib.home()`."""
     return home() / data.path
@@ -188,7 +193,7 @@ def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
 
 
 def _prepared(data: params.Data, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:
-    return preprocessing.prepare(*_reader(data).read(folder(data), path), how)
+    return preprocessing.prepare(*read(data, path), how)
 
 
 def _listing(root: Path) -> list[str]:

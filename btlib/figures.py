@@ -706,3 +706,221 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
             if row == 0:
                 place.set_title(METHOD_NAMES.get(method, method), size=7)
     return figure
+
+
+# Notebook 06: the external set.
+
+
+def overlap_pairs(external, own, pairs: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw external slices above the slices of the study that they are copies of.
+
+    Args:
+        external, own: (n, S, S) uint8, the two slices of each pair.
+        pairs: score, transform, a row a pair.
+
+    Used by notebook 06.
+    """
+    count = max(len(pairs), 1)
+    figure, axes = _subplots(2, count, max(2.5, 0.95 * count), 2.7, squeeze=False)
+    _bare(axes)
+    for above, below, a, b, about in zip(*axes, external, own, pairs.itertuples(), strict=False):
+        _show(above, a)
+        _show(below, b)
+        above.set_title(f"{about.score:.2f}\n{textwrap.fill(about.transform, 12)}", size=6.5, pad=2)
+    if len(pairs):
+        axes[0, 0].set_ylabel("external", size=7)
+        axes[1, 0].set_ylabel("the study's own", size=7)
+    else:
+        figure.suptitle("no copies found", size=8)
+    return figure
+
+
+def domain_shift(measured: pd.DataFrame, names: dict[str, str]) -> mpl.figure.Figure:
+    """Draw the share of slices below each value of each measure, a line a set.
+
+    Args:
+        measured: set and the measures, a row a slice.
+        names: measure to axis label with its unit.
+
+    Used by notebook 06.
+    """
+    figure, axes = _subplots(2, -(-len(names) // 2), 7.4, 4.2, sharey=True)
+    for axis, (measure, label) in zip(axes.flat, names.items(), strict=False):
+        for (name, values), line in zip(measured.groupby("set", sort=False)[measure], ("-", "--", "-."), strict=False):
+            axis.ecdf(values, label=name, ls=line, lw=1.5)
+        axis.set_xlabel(textwrap.fill(label, 28), size=8)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of slices")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+# Notebooks 01 and 02: the data.
+
+
+def class_counts(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slices, patients and patient groups of each class, counts at the bars.
+
+    Args:
+        table: dataset.csv: label, slices, patients, patient_groups.
+
+    Used by notebook 01.
+    """
+    table = table[table["label"] != "all"]
+    figure, axes = _subplots(1, 3, 7.4, 2.5)
+    for axis, (column, name) in zip(
+        axes,
+        {"slices": "slices", "patients": "patients", "patient_groups": "patient groups"}.items(),
+        strict=True,
+    ):
+        colours = [PALETTE[label] for label in table["label"]]
+        bars = axis.bar([textwrap.fill(LABELS[label], 11) for label in table["label"]], table[column], color=colours)
+        axis.bar_label(bars, size=8)
+        axis.set_ylabel(f"number of {name}")
+        axis.tick_params(axis="x", labelsize=7.5)
+    return figure
+
+
+def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how many slices patients have, a panel a class.
+
+    Args:
+        table: slices.csv: label, patient_id.
+
+    Used by notebook 01.
+    """
+    counts = table.groupby(["label", "patient_id"]).size()
+    labels = [label for label in LABELS if label in counts.index.get_level_values("label")]
+    figure, axes = _subplots(1, len(labels), 7.4, 2.3, sharex=True, sharey=True, squeeze=False)
+    edges = np.arange(0.5, max(counts.max(), 10) + 1.5, max(1, counts.max() // 25))
+    for axis, label in zip(axes[0], labels, strict=True):
+        axis.hist(counts[label], edges, color=PALETTE[label], edgecolor="white", linewidth=0.4)
+        axis.set(title=LABELS[label], xlabel="slices of a patient")
+    axes[0, 0].set_ylabel("patients")
+    return figure
+
+
+def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the share of slices with tumours below each size, and the number of slices of each width.
+
+    Args:
+        table: slices.csv: label, width, mask_area_percent.
+
+    Used by notebook 01.
+    """
+    figure, (tumours, widths) = _subplots(1, 2, 7.4, 2.6)
+    for label, part in table.dropna(subset="mask_area_percent").groupby("label"):
+        tumours.ecdf(part["mask_area_percent"], label=LABELS[label], color=PALETTE[label], ls=_LINES.get(label, ":"))
+    tumours.set(xlabel="tumour, % of the slice's pixels", ylabel="share of slices", xscale="log")
+    tumours.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+    tumours.xaxis.set_major_formatter("{x:g}")
+    tumours.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    if tumours.get_legend_handles_labels()[0]:
+        tumours.legend(frameon=False, fontsize=8)
+    counts = table["width"].value_counts().sort_index().tail(12)
+    bars = widths.bar(counts.index.astype(str), counts, color=GREY)
+    widths.bar_label(bars, size=8)
+    widths.set(xlabel="width of the slice, pixels", ylabel="slices")
+    widths.margins(x=0.4)
+    return figure
+
+
+def examples(images, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slices with the tumour's outline, a row a class and a column a plane.
+
+    Args:
+        images: uint8 (H, W) each.
+        masks: bool (H, W) each.
+        chosen: label, plane, image_id, a row a slice.
+
+    Used by notebook 01.
+    """
+    rows, columns = list(chosen["label"].unique()), sorted(chosen["plane"].unique())
+    count = max(len(columns), 1)
+    figure, axes = _subplots(max(len(rows), 1), count, 2.2 * count, 2.2 * max(len(rows), 1), squeeze=False)
+    _bare(axes)
+    for image, mask, about in zip(images, masks, chosen.itertuples(), strict=True):
+        axis = axes[rows.index(about.label), columns.index(about.plane)]
+        _show(axis, image, mask=mask)
+        axis.set_title(f"{LABELS[about.label]}, {about.plane}", size=7.5, pad=2)
+    return figure
+
+
+def preprocessing(stored, normalised, boxes, prepared, masks, labels) -> mpl.figure.Figure:
+    """Draw slices as stored, normalised with the head's square, and prepared with the tumour's outline, a row a slice.
+
+    Args:
+        stored: (H, W) each, scanner units, all drawn on one scale.
+        normalised: uint8 (H, W) each.
+        boxes: top, left, bottom, right each, pixels of the slice.
+        prepared, masks: uint8 (n, S, S).
+        labels: class of each.
+
+    Used by notebook 02.
+    """
+    figure, axes = _subplots(len(labels), 3, 6.6, 2.2 * len(labels), squeeze=False)
+    _bare(axes)
+    brightest = max(image.max() for image in stored)
+    for row, label in enumerate(labels):
+        first, second, third = axes[row]
+        first.imshow(stored[row], cmap="gray", vmin=0, vmax=brightest)
+        _show(second, normalised[row])
+        top, left, bottom, right = boxes[row]
+        second.add_patch(mpl.patches.Rectangle((left, top), right - left, bottom - top, fill=False, ec=_OUTLINE))
+        _show(third, prepared[row], mask=masks[row])
+        first.set_ylabel(LABELS[label], size=8)
+    for axis, title in zip(
+        axes[0], ("as stored, one scale for all", "normalised, head's square", "prepared"), strict=True
+    ):
+        axis.set_title(title, size=8)
+    return figure
+
+
+def augmentation(images, changed, labels) -> mpl.figure.Figure:
+    """Draw slices beside random changes of them, a row a slice.
+
+    Args:
+        images: uint8 (n, S, S).
+        changed: (n, times, S, S), 0 to 255.
+        labels: class of each.
+
+    Used by notebook 02.
+    """
+    times = changed.shape[1]
+    figure, axes = _subplots(len(labels), times + 1, 7.4, 1.1 * len(labels) + 0.3, squeeze=False)
+    _bare(axes)
+    for row, label in enumerate(labels):
+        for axis, image in zip(axes[row], (images[row], *changed[row]), strict=True):
+            _show(axis, image)
+        axes[row, 0].set_ylabel(textwrap.fill(LABELS[label], 10), size=7)
+    axes[0, 0].set_title("prepared", size=8)
+    axes[0, 1].set_title("drawn anew at every step", size=8, loc="left")
+    return figure
+
+
+def splits(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw for each protocol the share of test slices whose patient, or a near-identical slice, is in training.
+
+    Args:
+        table: splits.csv: protocol, n_test, slices_of_crossing_patients, test_near_identical.
+
+    Used by notebook 02.
+    """
+    sums = table.groupby("protocol")[["n_test", "slices_of_crossing_patients", "test_near_identical"]].sum()
+    sums = sums.loc[[name for name in PROTOCOL_NAMES if name in sums.index]]
+    figure, axis = _subplots(1, 1, 6.4, 2.8)
+    measures = {
+        "slices_of_crossing_patients": ("of a patient seen in training", "#0072B2"),
+        "test_near_identical": ("with a near-identical slice in training", "#E69F00"),
+    }
+    for place, (column, (name, colour)) in zip((-0.2, 0.2), measures.items(), strict=True):
+        share = 100 * sums[column] / sums["n_test"]
+        bars = axis.bar(np.arange(len(sums)) + place, share, 0.38, label=name, color=colour)
+        axis.bar_label(bars, fmt="%.1f", size=8)
+    axis.set_xticks(range(len(sums)), [PROTOCOL_NAMES[name] for name in sums.index], size=7.5)
+    axis.set(ylabel="test slices, %", ylim=(0, 110))
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    return figure

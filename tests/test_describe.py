@@ -1,0 +1,95 @@
+"""Notebooks 01 and 02's tables, on a handful of slices counted by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from btlib import describe
+
+ROWS = [
+    # image_id, label, patient_id, group, plane, side, mask, area, fold
+    ("1", "meningioma", "1", "1", "axial", 512, True, 1.0, 1),
+    ("2", "meningioma", "1", "1", "axial", 512, True, 3.0, 1),
+    ("3", "meningioma", "1", "1", "coronal", 256, True, 2.0, 1),
+    ("4", "glioma", "MR1", "MR1", "axial", 512, True, 5.0, 2),
+    ("5", "glioma", "MR1B", "MR1", "sagittal", 512, False, np.nan, 3),
+]
+
+
+@pytest.fixture
+def table():
+    columns = [
+        "image_id",
+        "label",
+        "patient_id",
+        "patient_group",
+        "plane",
+        "width",
+        "has_mask",
+        "mask_area_percent",
+        "author_fold",
+    ]
+    made = pd.DataFrame(ROWS, columns=columns)
+    return made.assign(height=made["width"])
+
+
+def test_summary_has_a_row_a_class_and_one_for_all(table):
+    summary = describe.summary(table).set_index("label")
+    assert summary.index.tolist() == ["meningioma", "glioma", "all"]
+    assert summary["slices"].tolist() == [3, 2, 5]
+    assert summary["patients"].tolist() == [1, 2, 3]
+    assert summary["patient_groups"].tolist() == [1, 1, 2]
+    assert summary[["axial", "coronal", "sagittal", "unknown"]].values.tolist() == [
+        [2, 1, 0, 0],
+        [1, 0, 1, 0],
+        [3, 1, 1, 0],
+    ]
+    assert summary["mask_area_percent_median"].tolist() == [2.0, 5.0, 2.5]
+    assert summary["with_mask"].tolist() == [3, 1, 4]
+    assert summary["commonest_size"].tolist() == ["512 x 512"] * 3
+    assert summary["of_commonest_size"].tolist() == [2, 2, 4]
+
+
+def test_groups_counts_what_the_authors_folds_divide(table):
+    counts = describe.groups(table).set_index("what")["count"]
+    assert counts["patient ids"] == 3 and counts["groups of ids"] == 2 and counts["groups of more than one id"] == 1
+    assert counts["patient ids in more than one of the author's folds"] == 0
+    assert counts["groups in more than one of the author's folds"] == 1
+    assert len(describe.groups(table.drop(columns="author_fold"))) == 4
+
+
+def test_examples_are_the_median_tumour_of_each_class_and_plane(table):
+    more = pd.concat([table, table.iloc[[0]].assign(image_id="9", mask_area_percent=2.5)])
+    chosen = describe.examples(more)
+    assert chosen["image_id"].tolist() == ["9", "3", "4"]
+
+
+def test_examples_of_slices_without_masks_are_none(table):
+    assert len(describe.examples(table.assign(has_mask=False))) == 0
+
+
+def test_one_of_each_takes_the_middle_slice_of_a_class(table):
+    assert describe.one_of_each(table) == [1, 3]
+
+
+def test_changes_measure_each_draw():
+    images = np.full((1, 2, 2), 10, np.uint8)
+    changed = np.stack([images.astype(np.float32), images + 4.0], axis=1)
+    found = describe.changes(images, changed, ["glioma"])
+    assert found["difference"].tolist() == [0.0, 4.0] and found["grey_after"].tolist() == [10.0, 14.0]
+
+
+def test_drawn_keeps_the_pictures_apart():
+    images = np.stack([np.zeros((4, 4)), np.full((4, 4), 9)]).astype(np.uint8)
+    changed = describe.drawn(lambda x, training: x + training, images, 3)
+    assert changed.shape == (2, 3, 4, 4)
+    assert (changed[0] == 1).all() and (changed[1] == 10).all()
+
+
+def test_words_come_from_the_tables(table):
+    words = describe.data_in_words(describe.summary(table), describe.groups(table))
+    assert "5 slices (3 meningioma, 2 glioma) of 3 patients" in words
+    assert "1 of these groups lie in more than one of the author's folds" in words
+    split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})
+    words = describe.splits_in_words(split.assign(test_near_identical=[2, 2]))
+    assert "`a`: 25.0 % of test slices are of a patient that the network has seen, 10.0 % have" in words
