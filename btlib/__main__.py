@@ -88,6 +88,13 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def bench(args) -> None:
+    """Measure speed and write reports/bench.csv and reports/bench.md."""
+    from btlib import bench as measured
+
+    print(measured.run().drop(columns=["hardware", "commit"]).to_string(index=False))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(
@@ -112,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report).add_argument("params", help="a parameter file")
+    add(bench)
     return top
 
 
