@@ -87,12 +87,10 @@ def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], p
     Raises:
         DataError: two models were tested on different slices.
     """
-    seed = runs.seeds_of(study, study.comparison_protocol)[0]
+    key = (study.comparison_protocol, runs.seeds_of(study, study.comparison_protocol)[0])
     parts: dict = {}
-    for run in finished(plan, "proposed", "baseline"):
-        fit = run.fit
-        if fit.protocol == study.comparison_protocol and fit.seed == seed:
-            parts.setdefault((fit.model, fit.weights or RANDOM), []).append(run.predictions("test"))
+    for run in finished(plan[[(f.protocol, f.seed) == key for f in plan["fit"]]], "proposed", "baseline"):
+        parts.setdefault((run.fit.model, run.fit.weights or RANDOM), []).append(run.predictions("test"))
     tables = {name: pd.concat(p).sort_values("image_id").reset_index(drop=True) for name, p in parts.items()}
     first = next(iter(tables.values()))
     for name, table in tables.items():
