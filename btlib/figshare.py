@@ -338,6 +338,7 @@ def _struct(data: bytes, name: str, wanted: str) -> dict:
     """
     try:
         if b"\x89HDF\r\n\x1a\n" in (data[:8], data[512:520]):
+            _check_heaps(data)
             with h5py.File.in_memory(data) as file:
                 return _from_hdf5(file, name, wanted)
         if data[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
@@ -357,6 +358,26 @@ def _missing(name: str, wanted: str, names: list[str]) -> DataError:
         )
     shown = ", ".join(sorted(names)[:8]) or "nothing"
     return DataError(f"{name}: has no {wanted} but {shown}; a slice has {SLICE}")
+
+
+def _check_heaps(data: bytes) -> None:
+    """Refuse a file whose free lists run in a circle: the HDF5 library follows them until memory is full.
+
+    A local heap is "HEAP", four bytes, and three numbers: size, first free place, address (HDF5 File Format, III.D).
+    """
+    base = 0 if data.startswith(b"\x89HDF") else 512
+    if data[base + 8] < 2 and data[base + 13 : base + 15] != b"\x08\x08":
+        raise ValueError("addresses are not 8 bytes long")
+    places = set()
+    for found in itertools.islice(re.finditer(b"HEAP", data), 1000):
+        if found.start() + 32 > len(data):
+            continue
+        size, place, address = struct.unpack_from("<3Q", data, found.start() + 8)
+        while place < size and base + address + place + 8 <= len(data):
+            if (address, place) in places or len(places) > 10_000:
+                raise ValueError("a free list runs in a circle")
+            places.add((address, place))
+            (place,) = struct.unpack_from("<Q", data, base + address + place)
 
 
 def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:

@@ -283,6 +283,16 @@ def test_a_chunk_that_inflates_beyond_its_size_is_cut_off(tmp_path):
     assert not figshare.read(tmp_path, "1.mat")[0].any()
 
 
+def test_a_free_list_that_runs_in_a_circle_is_refused(tmp_path):
+    data = bytearray(write(tmp_path / "1.mat").read_bytes())
+    heap = data.index(b"HEAP")
+    _, free, address = (int.from_bytes(data[heap + i : heap + i + 8], "little") for i in (8, 16, 24))
+    data[512 + address + free : 512 + address + free + 8] = free.to_bytes(8, "little")
+    (tmp_path / "1.mat").write_bytes(data)
+    with pytest.raises(DataError, match="runs in a circle"):
+        figshare.read(tmp_path, "1.mat")
+
+
 def test_a_version_5_bomb_is_refused(tmp_path):
     body = zlib.compress(bytes(200 << 20), 9)
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
