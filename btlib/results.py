@@ -195,8 +195,9 @@ def claims(study: params.Study, found: dict[str, tuple[float, float, float]], da
 
 def _verdict(study, paper, value, low, high) -> str:
     if study.data.source == "phantom":
-        return "made-up slices: no verdict"
+        return "no verdict"
     if np.isnan(paper):
+        low, high = (value if np.isnan(bound) else bound for bound in (low, high))
         return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
     if value >= paper:
         return "reached"
@@ -225,7 +226,7 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         made["baselines"] = (-best["difference"], -best["high"], -best["low"])
         rivals = scores[scores["model"].isin(compared["model"])]["parameters"].min()
         own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
-        made["parameters"] = (1 - own / rivals,) * 3
+        made["parameters"] = (1 - own / rivals, np.nan, np.nan)  # counted, not estimated
     maps = _read(study, "gradcam_controls")
     if len(maps):
         first = (maps["model"] == study.proposed.model) & (maps["method"] == study.gradcam.methods[0])
@@ -326,7 +327,11 @@ def verdict_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFra
     lines = [banner(study), ""]
     for row in table.itertuples():
         paper = "" if np.isnan(row.paper) else f" Paper: {percent(row.paper)}."
-        ours = "" if np.isnan(row.ours) else f" Here: {percent(row.ours, row.low, row.high)}."
+        ours = (
+            ""
+            if np.isnan(row.ours)
+            else f" Here: {percent(row.ours, *([] if np.isnan(row.low) else [row.low, row.high]))}."
+        )
         lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
     for row in split[split["protocol"] != "image_holdout"].dropna(subset=["difference"]).itertuples():
         lines.append(f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points from image_holdout.")
