@@ -1,5 +1,6 @@
 """The report in a real browser, opened from the file system: Debian's chromium, without a screen or a network."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from test_report import fake, site  # noqa: F401  (fixtures)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None and "BTLIB_NEEDS_BROWSER" in os.environ:
+    raise RuntimeError("BTLIB_NEEDS_BROWSER is set and chromium is not installed (Debian: apt-get install chromium)")
 if CHROMIUM is None:
     pytest.skip("chromium is not installed (Debian: apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e .[test])")
