@@ -62,6 +62,8 @@ rule report:
 rule fit:
     output:
         "runs/{id}/provenance.json",
+    resources:
+        mem_mb=4000,  # ViT-B/16 with its optimizer; `btlib study` says how much the machine has
     shell:
         "{PYTHON} -m btlib fit {PARAMETERS} --id {wildcards.id}"
 

@@ -18,6 +18,7 @@ examples:
 
 def study(args) -> None:
     """Run a whole study through Snakemake; a second one of the same profile waits for the first."""
+    import psutil
     from filelock import FileLock
 
     from btlib import params
@@ -31,6 +32,7 @@ def study(args) -> None:
         str(Path(__file__).resolve().parent.parent / "Snakefile"),
     ]
     command += ["--cores", str(args.cores or "all"), "--configfile", str(Path(args.params).resolve())]
+    command += ["--resources", f"mem_mb={max(4000, psutil.virtual_memory().total * 3 // 4 // 2**20)}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "host", "rules"]
     if args.dry_run:
         fit_plan(args)
