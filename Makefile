@@ -32,7 +32,7 @@ test: $(READY)  ## run all tests
 lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 notebooks: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
