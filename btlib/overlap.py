@@ -21,13 +21,13 @@ GRID = 96
 """Pixels along a side of the head as it is compared."""
 CELLS = 12
 """Cells along a side of a signature."""
-NEIGHBOURS = 8
+NEIGHBOURS = 12
 """Candidates a slice: a copy has its source and slices next to it in the same head as rivals."""
 SIMILAR = 0.6
 """Least correlation of two signatures that is worth a look at the pixels."""
 COPY = 0.9
 """Least correlation of fine structure that makes a copy. Nothing hangs on the exact value: on real slices no external
-slice's best score lies between 0.74 and 0.97, and copies changed on purpose lie above 0.93."""
+slice's best score lies between 0.77 and 0.97, and copies changed on purpose lie above 0.93."""
 NEAR = 0.8
 """Least correlation of near-identical neighbours. The 623 pairs of real slices above it are all of one group (586
 of one patient id): slices next to each other in one head. The nearest two of different groups reach 0.79."""
@@ -42,8 +42,10 @@ ORIENTATIONS = (
     ("transpose and rotate 180", True, True, True),
 )
 """What may have been done to a slice: name, transposed (a MATLAB file read without care is), upside down, mirrored."""
-WINDOWS = ((0.0, 0.0, 0.8), *((y, x, 0.8) for y in (-0.1, 0.1) for x in (-0.1, 0.1)))
-"""What a copy may have been cropped to: centre down, centre across and side, in sides of the head."""
+CUTS = ((0.0, 1.0), (-0.075, 0.85), (0.075, 0.85), (-0.15, 0.7), (0.15, 0.7), (0.0, 0.82), (0.0, 0.68))
+"""What may be left of the head along one axis: centre and length of it, in lengths of the head."""
+WINDOWS = tuple((down, across) for down in CUTS for across in CUTS)[1:]
+"""What a copy may have been cropped to: what is left down and across."""
 COLUMNS = ("image_id_a", "image_id_b", "score", "transform", "exact")
 BATCH = 128
 
@@ -51,8 +53,10 @@ BATCH = 128
 def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
     """Find the slices of one data set that are copies of slices of another.
 
-    Found are exact, re-encoded, resized, padded, flipped, turned by quarters, re-windowed and cropped copies, the last
-    down to about three quarters of the head. Not found are copies turned by a few degrees.
+    Found are exact, re-encoded, resized (by each axis on its own too), padded, mirrored, turned by quarters, re-windowed
+    and cropped copies. Of 60 real slices each, changed on purpose, it found all with JPEG quality 10, with a margin, or
+    with 12 % cut from every side; 95 % with 16 % cut; 98 % shrunk to 64 pixels. Not found are negatives and copies
+    turned by a few degrees, and half of those with a gamma of 0.5, which makes the noise in the air as bright as a head.
 
     Args:
         a: the later set (copies are looked for here): anything with `manifest` and `images`, uint8 (n, S, S).
@@ -187,11 +191,12 @@ def _pairs(heads_a, heads_b, threshold: float, apart: bool = False):
     even_a, even_b = _equalised(heads_a), _equalised(heads_b)
     plain, whole = _signatures(heads_a), _signatures(heads_b)
     # Inside one set, only the two that are the same both ways, so that each pair is looked at once.
-    views = [(whole, turn, (0.0, 0.0, 1.0)) for turn in range(2 if apart else len(ORIENTATIONS))]
+    views = [(whole, turn, (CUTS[0], CUTS[0])) for turn in range(2 if apart else len(ORIENTATIONS))]
     found = [_checked(plain, views, even_a, even_b, np.arange(len(plain)), threshold, apart)]
     if not apart:
         # Only slices that nothing was found for can be crops; where copies abound they are few.
-        rest = np.setdiff1d(np.arange(len(plain)), found[0][0])
+        certain = found[0][0][found[0][2] >= COPY]
+        rest = np.setdiff1d(np.arange(len(plain)), certain)
         views = [(_signatures(heads_b, window), turn, window) for window in WINDOWS for turn in (0, 1)]
         found.append(_checked(plain, views, even_a, even_b, rest, threshold, apart))
     i, j, score, turn = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -211,14 +216,16 @@ def _checked(plain, views, even_a, even_b, rows, threshold: float, apart: bool):
         i, j, view = np.unique([np.minimum(i, j)[other], np.maximum(i, j)[other], view[other]], axis=1)
     turn = np.array([turn for _, turn, _ in views])[view]
     # A window is given on the source as it is; mirrored, its centre lies on the other side.
-    start = np.array([(down, -across if turn == 1 else across, side) for _, turn, (down, across, side) in views])[view]
+    sign = [-1 if turn == 1 else 1 for _, turn, _ in views]
+    start = [((down, y), (across * s, x)) for s, (_, _, ((down, y), (across, x))) in zip(sign, views, strict=True)]
+    start = np.array(start)[view]
 
     def score(part):
         source = np.empty((len(part), GRID, GRID), np.float32)
         for t in np.unique(turn[part]):
             of = turn[part] == t
             source[of] = _turned(even_b[j[part][of]], t)
-        return _compare(even_a[i[part]] / np.float32(255), source / np.float32(255), start[part])
+        return _compare(even_a[i[part]] / np.float32(255), source / np.float32(255), start[part], threshold)
 
     parts = [np.arange(first, min(first + BATCH, len(i))) for first in range(0, len(i), BATCH)]
     # Products of small matrices: one thread a batch is fast, two that wait for each other are not.
@@ -292,8 +299,8 @@ def _air(picture: np.ndarray) -> float:
     return between.argmax() / 2
 
 
-def _signatures(heads: np.ndarray, window=(0.0, 0.0, 1.0)) -> np.ndarray:
-    down, across = (_means(0.5 + centre - window[2] / 2, 0.5 + centre + window[2] / 2) for centre in window[:2])
+def _signatures(heads: np.ndarray, window=(CUTS[0], CUTS[0])) -> np.ndarray:
+    down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
     found = np.zeros((len(heads), CELLS * CELLS), np.float32)
     for first in range(0, len(heads), 4096):
         cells = down @ heads[first : first + 4096].astype(np.float32) @ across.T
@@ -328,25 +335,28 @@ def _equalised(heads: np.ndarray) -> np.ndarray:
     return found
 
 
-def _compare(a: np.ndarray, b: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _compare(a: np.ndarray, b: np.ndarray, start: np.ndarray, threshold: float) -> np.ndarray:
     """Lay b upon a by shifting and stretching it, coarse to fine, and correlate what remains without broad shading.
 
     Args:
         a, b: float32 (m, GRID, GRID), equalised, 0..1.
-        start: (m, 3) window of b to begin with.
+        start: (m, 2, 2) what of b to begin with: down and across, centre and length.
+        threshold: what a pair must reach in the end; what falls well short of it on the way is given up.
 
     Returns:
-        float (m,); a pair that a coarse step rules out gets its coarse score, which lies below every threshold in use.
+        float (m,); 0 for a pair that was given up.
     """
-    shift, stretch = start[:, :2].astype(float), np.repeat(start[:, 2:], 2, axis=1).astype(float)
+    shift, stretch = start[..., 0].copy(), start[..., 1].copy()
     score, alive = np.zeros(len(a)), np.arange(len(a))
-    for factor, steps, detail, least in ((4, 6, None, 0.6), (2, 4, 1.5, 0.6), (1, 2, 3.0, None)):
+    for factor, steps, detail, least in ((4, 4, None, 0.75), (2, 2, 1.5, threshold - 0.1), (1, 1, 3.0, None)):
         small_a, small_b = _shrunk(a[alive], factor), _shrunk(b[alive], factor)
         shift[alive], stretch[alive] = _register(small_a, small_b, shift[alive], stretch[alive], steps)
         laid, inside = _warp(small_b, shift[alive], stretch[alive])
         score[alive] = _correlation(_fine(small_a, detail), _fine(laid, detail), inside)
         if least is not None:
-            alive = alive[score[alive] > least]
+            given_up = score[alive] < least
+            score[alive[given_up]] = 0
+            alive = alive[~given_up]
         if not len(alive):
             break
     return score
