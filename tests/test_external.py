@@ -1,0 +1,188 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from btlib import external, figures, overlap, params, runs
+
+PAIRS = pd.DataFrame(
+    [("a", "train1", 0.99), ("a", "test1", 0.95), ("b", "test1", 0.99), ("d", "train2", 0.91)],
+    columns=["image_id_a", "image_id_b", "score"],
+)
+LABELS = {"a": "glioma", "b": "meningioma", "c": "glioma", "d": "no_tumor", "e": "no_tumor", "f": "pituitary"}
+
+
+class Run:
+    """A model that is sure of a slice's brightness: 0, 1 and 2 are the three classes."""
+
+    def model(self):
+        return SimpleNamespace(predict_on_batch=lambda batch: 5 * np.eye(3)[batch[:, 0, 0, 0]])
+
+    def predictions(self, role=None):
+        return pd.DataFrame({"image_id": ["test1", "validation1"], "role": ["test", "validation"]})
+
+
+@pytest.fixture
+def study():
+    return params.load("quick")
+
+
+@pytest.fixture
+def other():
+    # b, f and d are called what they are not.
+    brightness = [1, 1, 1, 0, 2, 0]
+    table = pd.DataFrame({"image_id": LABELS.keys(), "label": LABELS.values()})
+    table = table.assign(patient_id=table["image_id"], width=[10, 20, 30, 40, 50, 60], height=10)
+    images = np.ones((6, 32, 32), np.uint8) * np.array(brightness, np.uint8)[:, None, None]
+    return SimpleNamespace(manifest=table, images=images)
+
+
+@pytest.fixture
+def predicted(study, other):
+    return external.predictions(study, Run(), other, PAIRS)
+
+
+def test_a_slice_belongs_where_its_sources_do(predicted):
+    # a has a source in training besides one held out; b only one held out; d is no tumour but copied all the same.
+    assert dict(zip(predicted["image_id"], predicted["part"], strict=True)) == {
+        "a": "overlapping",
+        "b": "held_out_copies",
+        "c": "clean",
+        "d": "overlapping",
+        "e": "clean",
+        "f": "clean",
+    }
+
+
+def test_rows_stand_together_and_leave_slices_without_tumour_out(study, predicted):
+    table = external.scores(study, predicted).set_index("slices")
+    assert table["n"].to_dict() == {"all": 4, "overlapping": 1, "held_out_copies": 1, "clean": 2}
+    assert table["accuracy"].to_dict() == {"all": 0.5, "overlapping": 1.0, "held_out_copies": 0.0, "clean": 0.5}
+    assert table.loc["clean", ["recall_glioma", "recall_pituitary"]].tolist() == [1.0, 0.0]
+    assert np.isnan(table.loc["clean", "recall_meningioma"])
+    assert (table["accuracy_low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["accuracy_high"]).all()
+
+
+def test_a_part_without_slices_keeps_its_row(study, predicted):
+    table = external.scores(study, predicted[predicted["part"] == "clean"]).set_index("slices")
+    assert table["n"].tolist() == [2, 0, 0, 2]
+    assert table.loc["overlapping"].filter(like="accuracy").isna().all()
+
+
+def test_confidence_is_what_the_logits_say(predicted):
+    sets = {"clean": predicted[predicted["image_id"].isin(["c", "f"])], "none": predicted[:0]}
+    table = external.calibration(sets, temperature=5.0).set_index("scaling")
+    # One of two right; logits 5, 0, 0 and, at temperature 5, 1, 0, 0.
+    sure, scaled = np.exp(5) / (np.exp(5) + 2), np.exp(1) / (np.exp(1) + 2)
+    assert table["confidence"].tolist() == pytest.approx([sure, scaled])
+    assert table["ece"].tolist() == pytest.approx([sure - 0.5, scaled - 0.5])
+    assert table["accuracy"].tolist() == [0.5, 0.5]
+
+
+def test_selective_answers_all_in_its_last_row(predicted):
+    table = external.selective({"all": external.parts(predicted)["all"]}, 1.0, 0.95)
+    assert table.iloc[-1][["coverage", "accuracy"]].tolist() == [1.0, 0.5]
+    assert list(external.selective({"all": predicted[:0]}, 1.0, 0.95).columns) == list(table.columns)
+
+
+def test_unknown_slices_are_the_clean_ones_without_tumour():
+    def table(label, part, logits):
+        frame = pd.DataFrame({"label": label, "part": part}, index=range(len(logits)))
+        return frame.assign(**dict(zip(runs.LOGITS, np.transpose(logits), strict=True)))
+
+    known = table("glioma", "clean", [[5.0, 0, 0], [0, 1.0, 0]])
+    strange = table("no_tumor", "clean", [[0, 0, 3.0]])
+    copied = table("no_tumor", "overlapping", [[9.0, 0, 0]])
+    found = external.unknown({"clean": known, "none": known[:0]}, pd.concat([known, strange, copied]))
+    # One known slice is surer than the unknown one and one is not, by all three scores.
+    assert found["auroc"].tolist() == [0.5, 0.5, 0.5]
+    assert found[["n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [[2, 1]]
+
+
+def test_measures_of_a_slice_that_is_half_dark(other):
+    picture = np.zeros((1, 4, 4), np.uint8)
+    picture[0, :, :2] = 100
+    data = SimpleNamespace(manifest=other.manifest[:1], images=picture)
+    row = external.measure(
+        {"own": data, "none": SimpleNamespace(manifest=other.manifest[:0], images=picture[:0])}
+    ).iloc[0]
+    assert row[["set", "width", "height", "mean", "spread", "air"]].tolist() == ["own", 10, 10, 50, 50, 0.5]
+
+
+def test_shift_summarises_each_set(other):
+    table = external.shift(external.measure({"own": other}))
+    width = table[table["measure"] == "width"].iloc[0]
+    assert width[["set", "n", "mean", "median"]].tolist() == ["own", 6, 35, 35]
+
+
+def test_by_eye_counts_only_slices_that_were_looked_at(tmp_path, other):
+    study = params.load("figshare")
+    path = tmp_path / "checked.csv"
+    seen = [("a", "copy"), ("b", "no copy"), ("c", "copy"), ("f", "no copy"), ("elsewhere", "copy")]
+    pd.DataFrame(seen, columns=["external", "verdict"]).assign(sample="", source="").to_csv(path, index=False)
+    table = external.checked(study, other, PAIRS, path).set_index("measure")
+    # Claimed are a and b, of which a is a copy; copies are a and c, of which a is claimed.
+    assert table[["value", "n"]].to_numpy().tolist() == [[0.5, 2], [0.5, 2]]
+
+
+def test_the_pairs_looked_at_are_those_of_the_real_sets(study, other):
+    seen = pd.read_csv(external.CHECKED, dtype=str, keep_default_na=False)
+    assert set(seen["verdict"]) == {"copy", "no copy"}
+    assert not seen["external"].duplicated().any()
+    assert ((seen["source"] != "") == (seen["verdict"] == "copy")).all()
+    assert external.checked(study, other, PAIRS).empty
+
+
+def test_examples_go_from_the_lowest_score_to_the_highest():
+    chosen = external.examples(PAIRS, 2)
+    assert chosen["score"].tolist() == [0.91, 0.99]
+    assert external.examples(PAIRS[:0]).empty
+
+
+def test_a_study_without_external_set_has_tables_without_rows(study):
+    study = study.model_copy(update={"external": None})
+    nothing = external.load(study)
+    pairs = overlap.audit(nothing, nothing)
+    predicted = external.predictions(study, Run(), nothing, pairs)
+    cross = external.together([external.scores(study, predicted)])
+    assert cross.empty and list(cross.columns) == list(external.CROSS_DATASET)
+    assert all(t.empty for t in external.parts(predicted).values())
+    ood = external.unknown(external.parts(predicted), predicted)
+    calibrated = external.calibration(external.parts(predicted), 1.0)
+    eye = external.checked(study, nothing, pairs)
+    assert ood.empty and calibrated.empty and eye.empty
+    assert "names no external set" in external.in_words(study, nothing, pairs, cross, eye, calibrated, ood)
+
+
+def test_words_say_what_the_tables_hold(study, other, predicted):
+    cross = external.scores(study, predicted)
+    none = pd.DataFrame(columns=["scaling"])
+    text = external.in_words(study, other, PAIRS, cross, none, none, none)
+    assert "2 of 4 external tumour slices (50.00 %)" in text
+    assert "- clean: accuracy 50.00 %" in text
+    assert "No clean slice shows meningioma:" in text
+
+
+def test_mirrored_slices_are_averaged(study, other):
+    other.images[0, :, 16:] = 2
+    plain, both = (external.predictions(study, Run(), other, PAIRS, flip=f) for f in (False, True))
+    assert plain.loc[0, list(runs.LOGITS)].tolist() == [0, 5, 0]
+    assert both.loc[0, list(runs.LOGITS)].tolist() == [0, 2.5, 2.5]
+
+
+def test_the_figure_of_pairs_shows_both_slices_of_each(other):
+    pairs = PAIRS[:2].assign(transform=["identity", "flip left-right"])
+    drawn = figures.overlap_pairs(list(other.images[:2]), list(other.images[2:4]), pairs)
+    shown = [axis.images[0].get_array()[0, 0] for axis in drawn.axes]
+    assert shown == [1, 1, 1, 0]
+    assert [a.get_title() for a in drawn.axes[:2]] == ["0.99\nidentity", "0.95\nflip left-\nright"]
+    assert figures.overlap_pairs([], [], PAIRS[:0].assign(transform="")).get_suptitle() == "no copies found"
+
+
+def test_the_figure_of_shift_has_a_line_for_each_set(other):
+    measured = external.measure({"own": other, "external": other})
+    drawn = figures.domain_shift(measured, external.MEASURES)
+    assert [len(a.lines) for a in drawn.axes] == [2] * len(external.MEASURES)
+    x = drawn.axes[0].lines[0].get_xdata()
+    assert sorted(set(x[np.isfinite(x)])) == [10, 20, 30, 40, 50, 60]
