@@ -44,7 +44,7 @@ ORIENTATIONS = (
 """What may have been done to a slice: name, transposed (a MATLAB file read without care is), upside down, mirrored."""
 CUTS = ((0.0, 1.0), (-0.075, 0.85), (0.075, 0.85), (-0.15, 0.7), (0.15, 0.7), (0.0, 0.82), (0.0, 0.68))
 """What may be left of the head along one axis: centre and length of it, in lengths of the head."""
-WINDOWS = tuple((down, across) for down in CUTS for across in CUTS)[1:]
+WHOLE, *WINDOWS = ((down, across) for down in CUTS for across in CUTS)
 """What a copy may have been cropped to: what is left down and across."""
 COLUMNS = ("image_id_a", "image_id_b", "score", "transform", "exact")
 BATCH = 128
@@ -146,7 +146,7 @@ def signatures(images) -> np.ndarray:
 
 
 def candidates(
-    a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS, threshold: float = SIMILAR, block: int = 4096
+    a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS, threshold: float | np.ndarray = SIMILAR, block: int = 4096
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the rows of b most like each row of a, by matrix products of blocks.
 
@@ -154,7 +154,7 @@ def candidates(
         a: float32 (n, d) signatures.
         b: float32 (m, d) signatures.
         k: rows of b kept for a row of a.
-        threshold: least dot product.
+        threshold: what a dot product must exceed, one for all or (n,), one for each row of a.
         block: rows of b at a time; memory is about block times 1024 float32.
 
     Returns:
@@ -162,10 +162,10 @@ def candidates(
 
     Used by `audit`.
     """
-    found = []
+    found, threshold = [], np.broadcast_to(np.float32(threshold), len(a))
     for first in range(0, len(a), 1024):
         rows = a[first : first + 1024]
-        best = np.full((len(rows), k), threshold, np.float32)
+        best = np.repeat(threshold[first : first + 1024, None], k, axis=1)
         which = np.full((len(rows), k), -1)
         for start in range(0, len(b), block):
             product = rows @ b[start : start + block].T
@@ -189,36 +189,51 @@ def candidates(
 def _pairs(heads_a, heads_b, threshold: float, apart: bool = False):
     """Return row of a, row of b, score and orientation of all pairs that pass, sorted by row of a, then best first."""
     even_a, even_b = _equalised(heads_a), _equalised(heads_b)
-    plain, whole = _signatures(heads_a), _signatures(heads_b)
+    plain, everyone = _signatures(heads_a), np.arange(len(heads_a))
     # Inside one set, only the two that are the same both ways, so that each pair is looked at once.
-    views = [(whole, turn, (CUTS[0], CUTS[0])) for turn in range(2 if apart else len(ORIENTATIONS))]
-    found = [_checked(plain, views, even_a, even_b, np.arange(len(plain)), threshold, apart)]
+    proposed = _proposed(plain, heads_b, everyone, (WHOLE,), range(2 if apart else len(ORIENTATIONS)), apart)
+    found = [_passed(even_a, even_b, *proposed, threshold)]
     if not apart:
         # Only slices that nothing was found for can be crops; where copies abound they are few.
-        certain = found[0][0][found[0][2] >= COPY]
-        rest = np.setdiff1d(np.arange(len(plain)), certain)
-        views = [(_signatures(heads_b, window), turn, window) for window in WINDOWS for turn in (0, 1)]
-        found.append(_checked(plain, views, even_a, even_b, rest, threshold, apart))
+        rest = np.setdiff1d(everyone, found[0][0][found[0][2] >= COPY])
+        found.append(_passed(even_a, even_b, *_proposed(plain, heads_b, rest, WINDOWS, (0, 1)), threshold))
     i, j, score, turn = (np.concatenate(part) for part in zip(*found, strict=True))
     keep = _best_first(i, j, score, turn)
     return i[keep], j[keep], score[keep], turn[keep]
 
 
-def _checked(plain, views, even_a, even_b, rows, threshold: float, apart: bool):
-    """Propose sources for some rows of a among views of b, and keep those whose pixels agree."""
-    n = len(even_b)
-    turned = [_turned(view.reshape(n, CELLS, CELLS), turn).reshape(n, CELLS**2) for view, turn, _ in views]
-    # A slice is its own best candidate in every orientation that suits it.
-    i, j, _ = candidates(plain[rows], np.concatenate(turned), NEIGHBOURS + apart * len(views))
-    i, j, view = rows[i], j % max(n, 1), j // max(n, 1)
-    if apart:
-        other = i != j
-        i, j, view = np.unique([np.minimum(i, j)[other], np.maximum(i, j)[other], view[other]], axis=1)
-    turn = np.array([turn for _, turn, _ in views])[view]
+def _proposed(plain, heads_b, rows, windows, turns, apart: bool = False):
+    """Return row of a, row of b, orientation and what of b to begin with, for the best of all windows and turns."""
+    n, k = len(heads_b), NEIGHBOURS + apart * len(turns)
+    floor = np.full(len(rows), SIMILAR, np.float32)
+    best = [np.zeros(0, kind) for kind in (int, int, np.float32, int, int)]
+    for number, window in enumerate(windows):
+        view = _signatures(heads_b, window).reshape(n, CELLS, CELLS)
+        turned = np.concatenate([_turned(view, turn).reshape(n, CELLS**2) for turn in turns])
+        i, j, similarity = candidates(plain[rows], turned, k, floor)
+        more = i, j % max(n, 1), similarity, np.array(turns)[j // max(n, 1)], np.full(len(i), number)
+        best = [np.concatenate(pair) for pair in zip(best, more, strict=True)]
+        order = np.lexsort((-best[2], best[0]))
+        place = np.arange(len(order)) - np.searchsorted(best[0][order], best[0][order])
+        best = [part[order[place < k]] for part in best]
+        # Another window has to do better than the last of the k that there are.
+        last = np.flatnonzero(place[place < k] == k - 1)
+        floor[best[0][last]] = best[2][last]
+    i, j, _, turn, number = best
+    start = np.array(windows)[number]
     # A window is given on the source as it is; mirrored, its centre lies on the other side.
-    sign = [-1 if turn == 1 else 1 for _, turn, _ in views]
-    start = [((down, y), (across * s, x)) for s, (_, _, ((down, y), (across, x))) in zip(sign, views, strict=True)]
-    start = np.array(start)[view]
+    start[turn == 1, 1, 0] *= -1
+    i = rows[i]
+    if apart:
+        # A slice is its own best candidate in every orientation that suits it.
+        other = i != j
+        i, j, turn = np.unique([np.minimum(i, j)[other], np.maximum(i, j)[other], turn[other]], axis=1)
+        start = start[: len(i)]
+    return i, j, turn, start
+
+
+def _passed(even_a, even_b, i, j, turn, start, threshold: float):
+    """Keep the pairs whose pixels agree: row of a, row of b, score, orientation."""
 
     def score(part):
         source = np.empty((len(part), GRID, GRID), np.float32)
@@ -299,7 +314,7 @@ def _air(picture: np.ndarray) -> float:
     return between.argmax() / 2
 
 
-def _signatures(heads: np.ndarray, window=(CUTS[0], CUTS[0])) -> np.ndarray:
+def _signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:
     down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
     found = np.zeros((len(heads), CELLS * CELLS), np.float32)
     for first in range(0, len(heads), 4096):

@@ -162,6 +162,13 @@ def test_candidates_of_blocks_are_those_of_the_whole_product(block):
     assert len(i) == np.minimum((product > 1).sum(axis=1), 3).sum()
 
 
+def test_candidates_of_each_row_exceed_its_own_threshold():
+    a = np.eye(3, dtype=np.float32)[[0, 0, 1]]
+    b = np.float32([[0.5, 0, 0], [0.7, 0, 0], [0, 0.9, 0]])
+    i, j, _ = overlap.candidates(a, b, k=2, threshold=np.float32([0.4, 0.6, 0.9]))
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (0, 0), (1, 1)]
+
+
 def test_a_signature_keeps_under_a_window_and_a_margin():
     picture = head(2)
     windowed = (255 * (picture / 255.0) ** 0.8).astype(np.uint8)
