@@ -99,10 +99,12 @@ def learning_curves(history: pd.DataFrame) -> mpl.figure.Figure:
         axis.set_ylabel(label)
     axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
-    axes[2].step(epoch, history["learning_rate"], color=INK, where="mid")
-    low, high = history["learning_rate"].min(), history["learning_rate"].max()
-    # At least a decade, or a rate that hardly moves would look like a cliff.
-    axes[2].set(yscale="log", ylabel="learning rate (log scale)", ylim=(min(low / 1.5, high / 12), high * 1.5))
+    rate = history["learning_rate"].where(history["learning_rate"] > 0)  # a cosine ends at 0, which has no logarithm
+    axes[2].step(epoch, rate, color=INK, where="mid")
+    axes[2].set_ylabel("learning rate (log scale)")
+    if rate.notna().any():
+        # At least a decade, or a rate that hardly moves would look like a cliff.
+        axes[2].set(yscale="log", ylim=(min(rate.min() / 1.5, rate.max() / 12), rate.max() * 1.5))
     axes[2].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     for axis in axes:
         axis.set_xlabel("epoch")

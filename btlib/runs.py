@@ -197,7 +197,7 @@ class Run:
         return keras.models.load_model(path, compile=False)
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds."""
+        """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds, learning_rate (at its start)."""
         return pd.read_csv(self.folder / "history.csv")
 
     def predictions(self, role: str | None = None) -> pd.DataFrame:

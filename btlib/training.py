@@ -391,14 +391,14 @@ def _train_stage(wanted, model, images, parts, state, number, stage):
             variable.assign(value)
     watch = _Watch(recipe, stage, state, model, trainer, number)
     for epoch in range(state.epoch, stage.epochs):
-        begun = time.monotonic()
+        begun, rate = time.monotonic(), float(trainer.optimizer.learning_rate)
         stream = f"stage {number} epoch {epoch}"
         _reseed(trainer, wanted.seed, stream)
         batches = Batches(images, parts["train"], wanted, stream)
         fitted = trainer.fit(batches, verbose=0, shuffle=False)
         row = {"stage": number, "epoch": epoch, **{k: float(v[0]) for k, v in fitted.history.items()}}
         row |= watch.validate(images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
-        state.history.append(row | {"learning_rate": float(trainer.optimizer.learning_rate)})
+        state.history.append(row | {"learning_rate": rate})
         if watch.stop():
             break
         state.save(number, epoch + 1, trainer.optimizer.variables)

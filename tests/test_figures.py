@@ -222,3 +222,12 @@ def test_accuracy_coverage_draws_each_set():
     axis = figures.accuracy_coverage(two).axes[0]
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["ours", "external"]
     assert axis.lines[0].get_ydata()[-1] == pytest.approx(100 * 7 / 8)
+
+
+def test_a_learning_rate_that_ends_at_zero_is_drawn_without_a_warning(recwarn):
+    history = pd.DataFrame(
+        {"stage": 0, "epoch": [0, 1], "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5}
+    )
+    for rates in ([0.1, 0.0], [0.0, 0.0]):
+        figures.learning_curves(history.assign(learning_rate=rates)).canvas.draw()
+    assert not [w for w in recwarn if "log" in str(w.message)]
