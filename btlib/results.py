@@ -170,13 +170,12 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def claims(study: params.Study, found: dict[str, tuple[float, float, float]], data: str) -> pd.DataFrame:
+def claims(study: params.Study, found: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict.
 
     Args:
         study: the parameters.
         found: claim's key in params/claims.yaml to (value, low, high); a claim without an entry was not tested here.
-        data: what our number was measured on, in words.
 
     Returns:
         claim, paper, ours, low, high, verdict, data. "reached": our value is at least the paper's; "within the
@@ -189,6 +188,7 @@ def claims(study: params.Study, found: dict[str, tuple[float, float, float]], da
         value, low, high = found.get(key, (np.nan,) * 3)
         paper = np.nan if claim["value"] is None else claim["value"]
         verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high)
+        data = said_of(study.external if key.startswith("external") and study.external else study.data)
         rows.append((claim["text"], paper, value, low, high, verdict, data if not np.isnan(value) else ""))
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "low", "high", "verdict", "data"])
 
@@ -272,20 +272,20 @@ def holdout_errors(accuracy: float, slices: int, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["fraction", "n_test", "right", "wrong", "accuracy", "low", "high"])
 
 
-def said_of(study: params.Study) -> str:
-    """Name the study's data in a few words, made-up ones as such. Every notebook."""
+def said_of(data: params.Data) -> str:
+    """Name a data set in a few words, a made-up one as such. Every notebook."""
     return {
         "phantom": "made-up slices (phantom)",
         "figshare": "Figshare 1512427",
-        "folders": study.data.path,
-    }[study.data.source]
+        "folders": data.path,
+    }[data.source]
 
 
 def banner(study: params.Study) -> str:
     """Return the sentence that stands on top of every notebook. Markdown."""
     if study.data.source == "phantom":
         return "> **Made-up slices.** Every number on this page comes from phantoms; it says nothing about patients."
-    return f"> Data: {said_of(study)}. Profile `{study.profile}`, seed {study.seed}."
+    return f"> Data: {said_of(study.data)}. Profile `{study.profile}`, seed {study.seed}."
 
 
 def percent(value: float, low: float | None = None, high: float | None = None) -> str:
