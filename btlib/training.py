@@ -401,7 +401,8 @@ def _train_stage(wanted, model, images, parts, state, number, stage):
         state.history.append(row | {"learning_rate": rate})
         if watch.stop():
             break
-        state.save(number, epoch + 1, trainer.optimizer.variables)
+        if epoch + 1 < stage.epochs:  # the end of the stage is saved below, without the optimizer
+            state.save(number, epoch + 1, trainer.optimizer.variables)
     watch.end()
     model.trainable = True
     state.next_stage(number)
