@@ -100,10 +100,10 @@ def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], p
 
 
 def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Compare every baseline with the proposed model on the same slices, naming both initialisations in the row.
+    """Compare every baseline with the proposed model on the same slices, naming what else differs in the row.
 
     Returns:
-        `metrics.compare`'s columns, with weights and reference_weights. Notebook 03.
+        `metrics.compare`'s columns, with weights and image_size (pixels) of both. Notebook 03.
     """
     tables = compared(study, plan)
     (reference, reference_weights), first = next(iter(tables.items()))
@@ -113,7 +113,10 @@ def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     table = metrics.compare(y, predicted, reference, patients, s.bootstrap, s.level, study.seed)
     weights = dict(tables)
     table.insert(1, "weights", [w for m in table["model"] for (n, w) in weights if n == m])
-    table.insert(3, "reference_weights", reference_weights)
+    sizes = {m.model: study.image_size_of(m) for m in [study.proposed, *study.baselines]}
+    table.insert(2, "image_size", table["model"].map(sizes))
+    table.insert(4, "reference_weights", reference_weights)
+    table.insert(5, "reference_image_size", sizes[reference])
     return table
 
 
@@ -301,13 +304,16 @@ def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
     lines = [banner(study), ""]
     for row in table.itertuples():
         lines.append(
-            f"- {row.model} ({row.weights} initialisation) {percent(row.accuracy)} against {row.reference} "
-            f"({row.reference_weights} initialisation) {percent(row.reference_accuracy)}: difference "
+            f"- {row.model} ({row.weights} initialisation, {row.image_size} px) {percent(row.accuracy)} against "
+            f"{row.reference} ({row.reference_weights} initialisation, {row.reference_image_size} px) "
+            f"{percent(row.reference_accuracy)}: difference "
             f"{100 * row.difference:+.2f} points ({100 * row.low:+.2f} to {100 * row.high:+.2f}); McNemar "
             f"p = {row.mcnemar_p_holm:.2g}, bootstrap p = {row.bootstrap_p_holm:.2g} (Holm)."
         )
     if table["weights"].ne(table["reference_weights"]).any():
         lines.append("\nWhere initialisations differ, the difference is one of pretraining as much as of architecture.")
+    if table["image_size"].ne(table["reference_image_size"]).any():
+        lines.append("\nWhere image sizes differ, so do the budgets: a smaller slice costs less and shows less.")
     return "\n".join(lines)
 
 

@@ -107,6 +107,14 @@ def test_every_number_of_a_fit_changes_its_id(study, home):
     assert len(ids) == 5
 
 
+def test_a_baseline_may_see_smaller_slices_than_the_proposed_model(study, home):
+    given = study.model_dump()
+    given["baselines"] = [given["proposed"] | {"model": "vgg16", "image_size": 48}]
+    plan = runs.plan(params.check(given, "x"), "some data").set_index("purpose")["fit"]
+    assert plan["baseline"].preprocessing == study.preprocessing.model_copy(update={"image_size": 48})
+    assert {f.preprocessing.image_size for f in plan["proposed"]} == {32}
+
+
 def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
     x = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 1)).astype(np.float32)
     a = params.Augmentation(**{**AUGMENT, "flip": True, "rotation_degrees": 20, "noise": 0.1, "gamma": 0.3})
