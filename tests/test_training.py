@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib import datasets, params, runs, training
+from btlib import CLASSES, datasets, params, results, runs, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -91,6 +91,24 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     locks, folder = sorted((home / "runs").iterdir())
     assert locks.name == ".locks"
     assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
+
+
+def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study, home):
+    fingerprint = datasets.fingerprint(study.data)
+    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
+    other = training.fit(study, wanted(study, label_smoothing=0.25))
+    other.folder.rename(home / "gone")
+    assert results.trials(study, fingerprint)["id"].tolist() == [own.id]
+    (home / "gone").rename(other.folder)
+    results.trials(study, fingerprint)
+    other.folder.rename(home / "gone")
+    table = results.trials(study, fingerprint).set_index("id")
+    assert table["chosen"].to_dict() == {own.id: True, other.id: False}
+    assert json.loads(table.loc[other.id, "differs"]) == {"recipe.label_smoothing": 0.25}
+    assert table.loc[own.id, "differs"] == "{}"
+    seen = own.predictions("validation")
+    right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
+    assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):
