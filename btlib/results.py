@@ -230,32 +230,39 @@ def _flat(settings: dict) -> dict:
     return {f"{part}.{k}": v for part, values in settings.items() for k, v in (values or {"": None}).items()}
 
 
-def claims(study: params.Study, found: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+def claims(study: params.Study, found: dict[str, tuple]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict.
 
     Args:
         study: the parameters.
-        found: claim's key in params/claims.yaml to (value, low, high); a claim without an entry was not tested here.
+        found: claim's key in params/claims.yaml to (value, low, high), and a verdict where the numbers alone would
+            mislead; a claim without an entry was not tested here.
 
     Returns:
         claim, paper, ours, low, high, verdict, data. "reached": our value is at least the paper's; "within the
         interval": it is less, but the paper's lies in our interval; else "not reached". A claim without a number
         "holds" where our interval lies above 0. Notebook 07.
     """
-    listed = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
     rows = []
-    for key, claim in listed.items():
-        value, low, high = found.get(key, (np.nan,) * 3)
+    for key, claim in listed_claims().items():
+        value, low, high, *said = found.get(key, (np.nan,) * 3)
         paper = np.nan if claim["value"] is None else claim["value"]
-        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high)
+        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high, *said)
         data = said_of(study.external if key.startswith("external") and study.external else study.data)
         rows.append((claim["text"], paper, value, low, high, verdict, data if not np.isnan(value) else ""))
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "low", "high", "verdict", "data"])
 
 
-def _verdict(study, paper, value, low, high) -> str:
+def listed_claims() -> dict[str, dict]:
+    """Read params/claims.yaml: the key of each claim, its text and its value (None where the paper gives none)."""
+    return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
+
+
+def _verdict(study, paper, value, low, high, said="") -> str:
     if study.data.source == "phantom":
         return "no verdict"
+    if said:
+        return said
     if np.isnan(paper):
         low, high = (value if np.isnan(bound) else bound for bound in (low, high))
         return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
@@ -264,8 +271,12 @@ def _verdict(study, paper, value, low, high) -> str:
     return "within the interval" if low <= paper <= high else "not reached"
 
 
-def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Collect what this study found for each claim of params/claims.yaml: value, low, high.
+RIVALS = ("vgg16", "resnet152v2", "vit_b16")
+"""The networks that the paper's EfficientNet is said to be ahead of."""
+
+
+def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple]:
+    """Collect what this study found for each claim of params/claims.yaml: value, low, high and, perhaps, a verdict.
 
     Args:
         study: the parameters.
@@ -281,10 +292,13 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         if rows is not None:
             made[key] = tuple(rows.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
     compared = _read(study, "comparison")
+    compared = compared[compared["model"].isin(RIVALS)] if len(compared) else compared
     if len(compared):
         best = compared.sort_values("accuracy").iloc[-1]
-        made["baselines"] = (-best["difference"], -best["high"], -best["low"])
-        rivals = scores[scores["model"].isin(compared["model"])]["parameters"].min()
+        theirs, own = (f"{best[f'{who}weights']} weights, {best[f'{who}image_size']} px" for who in ("", "reference_"))
+        said = "" if theirs == own else f"no fair test: {theirs} against {own}"
+        made["baselines"] = (-best["difference"], -best["high"], -best["low"], said)
+        rivals = scores[scores["model"].isin(RIVALS)]["parameters"].min()
         own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
         made["parameters"] = (1 - own / rivals, np.nan, np.nan)  # counted, not estimated
     maps = _read(study, "gradcam_controls")
