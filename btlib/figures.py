@@ -357,11 +357,13 @@ def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
     """Draw the accuracy of one model under every way of splitting, each fit with its interval, beside the paper's.
 
     Args:
-        table: one row a fit, as in models.csv: columns protocol, accuracy, accuracy_low, accuracy_high (0 to 1).
+        table: as leakage.csv: columns protocol, seed, accuracy, accuracy_low, accuracy_high (0 to 1). The row that
+            pools the seeds of a protocol is drawn as the mean of the others.
         paper: the paper's accuracy, 0 to 1.
 
     Used by notebook 07.
     """
+    table = table[table["seed"].astype(str) != "all"]
     protocols = [p for p in PROTOCOL_NAMES if p in set(table["protocol"])]
     figure, axis = _subplots(1, 1, 5.8, 1.15 + 0.55 * len(protocols))
     for at, protocol in enumerate(protocols):

@@ -153,27 +153,45 @@ def ablation(plan: pd.DataFrame) -> pd.DataFrame:
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return leakage.csv: the proposed model under every way of splitting, and what each loses against slice by slice.
 
-    Folds of one seed are pooled, so that a row's slices are all that its protocol tests.
+    Folds of one seed are pooled, so that a row's slices are all that its protocol tests. A protocol with several seeds
+    has a last row that pools them, `seed` "all": its accuracy is their mean.
 
     Returns:
-        protocol, seed, n_test, patients_crossing, accuracy, accuracy_low, accuracy_high, difference (accuracy minus
-        that of image_holdout with the same seed, or its first seed; empty where there is none). Notebook 07.
+        protocol, seed, fits, n_test, accuracy, accuracy_low, accuracy_high, difference (accuracy minus that of
+        image_holdout, all its seeds pooled), difference_low, difference_high (empty for image_holdout itself, and
+        where it was not fitted), kept_together (the unit of the split). Notebook 07.
     """
     parts: dict = {}
     for run in finished(plan, "proposed"):
-        parts.setdefault((run.fit.protocol, run.fit.seed), []).append(run)
+        tested = run.predictions("test")
+        for seed in (str(run.fit.seed), "all"):
+            parts.setdefault((run.fit.protocol, seed), []).append(tested)
+    base = parts.get(("image_holdout", "all"))
     rows = []
-    for (protocol, seed), members in parts.items():
-        predictions = pd.concat([r.predictions("test") for r in members])
+    for (protocol, seed), members in sorted(parts.items(), key=lambda item: [*map(str, item[0])]):
+        if seed == "all" and len(runs.seeds_of(study, protocol)) == 1:
+            continue
+        predictions = pd.concat(members)
         accuracy = intervals(study, predictions).set_index("score").loc["accuracy"]
-        rows.append((protocol, seed, len(members), len(predictions), *accuracy[["value", "low", "high"]]))
-    names = ["protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high"]
-    table = pd.DataFrame(rows, columns=names)
-    base = table[table["protocol"] == "image_holdout"].set_index("seed")["accuracy"]
-    against = [base.get(s, base.iloc[0] if len(base) else np.nan) for s in table["seed"]]
-    table["difference"] = table["accuracy"] - against
-    table["kept_together"] = [splits.UNIT[p.split("_")[0]] for p in table["protocol"]]
-    return table
+        gap = (
+            (np.nan,) * 3 if base is None or protocol == "image_holdout" else _gap(study, predictions, pd.concat(base))
+        )
+        unit = splits.UNIT[protocol.split("_")[0]]
+        numbers = accuracy[["value", "low", "high"]]
+        rows.append((protocol, seed, len(members), len(predictions), *numbers, *gap, unit))
+    names = ("protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high")
+    table = pd.DataFrame(rows, columns=[*names, "difference", "difference_low", "difference_high", "kept_together"])
+    order = list(dict.fromkeys(p.protocol for p in study.protocols))
+    return table.sort_values("protocol", key=lambda c: c.map(order.index), kind="stable").reset_index(drop=True)
+
+
+def _gap(study, predictions, base) -> tuple[float, float, float]:
+    arguments = []
+    for table in (predictions, base):
+        y, logits, patients = truth(table)
+        arguments += [logits.argmax(1) == y, patients]
+    s = study.statistics
+    return metrics.gap_bootstrap(*arguments, s.bootstrap, s.level, study.seed)[:3]
 
 
 SETTINGS = ("preprocessing", "split", "head", "augmentation", "recipe")
@@ -289,8 +307,8 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
     made = {}
     for key, protocols in (("accuracy", ["image_holdout"]), ("accuracy_patients", ["group_folds", "group_holdout"])):
         rows = next((r for p in protocols if len(r := split[split["protocol"] == p])), None)
-        if rows is not None:
-            made[key] = tuple(rows.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
+        if rows is not None:  # the last row of a protocol pools its seeds
+            made[key] = tuple(rows.iloc[-1][["accuracy", "accuracy_low", "accuracy_high"]])
     compared = _read(study, "comparison")
     compared = compared[compared["model"].isin(RIVALS)] if len(compared) else compared
     if len(compared):
@@ -410,6 +428,9 @@ def verdict_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFra
             else f" Here: {percent(row.ours, *([] if np.isnan(row.low) else [row.low, row.high]))}."
         )
         lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
-    for row in split[split["protocol"] != "image_holdout"].dropna(subset=["difference"]).itertuples():
-        lines.append(f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points from image_holdout.")
+    for row in split.dropna(subset=["difference"]).itertuples():
+        lines.append(
+            f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
+            f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from image_holdout."
+        )
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from btlib import params, results, tables
+from btlib import datasets, params, results, runs, tables, training
 
 RIVAL = {
     "model": "vgg16",
@@ -85,3 +85,28 @@ def test_the_papers_accuracy_is_a_handful_of_errors(share, n_test, right, wrong)
     row = results.holdout_errors(0.9935, 3064, 0.95).set_index("fraction").loc[share]
     assert tuple(row[["n_test", "right", "wrong"]]) == (n_test, right, wrong)
     assert row["low"] < 0.9935 < row["high"]
+
+
+def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(study, home):
+    given = study.model_dump()
+    given["protocols"] = [{"protocol": "group_holdout", "seeds": [0]}, {"protocol": "image_holdout", "seeds": [0, 1]}]
+    study = params.check(given, "x")
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    right = {}
+    for fit in plan["fit"]:
+        y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))
+        right[fit.protocol, fit.seed] = (logits.argmax(1) == y).mean()
+    table = results.leakage(study, plan)
+    assert list(zip(table["protocol"], table["seed"], table["fits"], strict=True)) == [
+        ("group_holdout", "0", 1),
+        ("image_holdout", "0", 1),
+        ("image_holdout", "1", 1),
+        ("image_holdout", "all", 2),
+    ]
+    mean = (right["image_holdout", 0] + right["image_holdout", 1]) / 2
+    assert table["accuracy"].tolist()[1:] == pytest.approx([right["image_holdout", 0], right["image_holdout", 1], mean])
+    first = table.iloc[0]
+    assert first["difference"] == pytest.approx(right["group_holdout", 0] - mean)
+    assert first["difference_low"] <= first["difference"] <= first["difference_high"]
+    assert table["difference"].isna().tolist() == [False, True, True, True]
+    assert table["kept_together"].tolist() == ["patient_group"] + ["image_id"] * 3
