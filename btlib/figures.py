@@ -710,6 +710,24 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
     return figure
 
 
+def gradcam_overlay(image, heat, words: str) -> mpl.figure.Figure:
+    """Draw one slice, and beside it the slice under its map.
+
+    Args:
+        image: (S, S) uint8.
+        heat: (S, S), 0 to 1.
+        words: the title.
+
+    Used by `python -m btlib predict`.
+    """
+    figure, axes = _subplots(1, 2, 4.4, 2.5)
+    _bare(axes)
+    _show(axes[0], image)
+    _show(axes[1], image, heat)
+    figure.suptitle(words, size=9)
+    return figure
+
+
 # Notebook 06: the external set.
 
 
