@@ -29,6 +29,9 @@ DICOM, NIFTI, MATLAB = (".dcm", ".dicom"), (".nii", ".nii.gz"), (".mat",)
 ENDINGS = (*folders.ENDINGS, *DICOM, *NIFTI, *MATLAB)
 MAX_BYTES = 2**30
 MAX_VOXELS = 2**29
+SIDES = 16, 8000
+"""Least and most pixels that a side may have; preprocessing pads a slice to a square of its longer side."""
+
 BLOCK = 64
 
 TINT = 4.0
@@ -125,6 +128,10 @@ def read(name: str) -> tuple[np.ndarray, float]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{plain}: cannot be read: {reason}") from None
+    if not SIDES[0] <= min(image.shape) <= max(image.shape) <= SIDES[1]:
+        raise DataError(
+            f"{plain}: is {image.shape[1]} x {image.shape[0]} pixels; allowed: sides of {SIDES[0]} to {SIDES[1]}"
+        )
     if image.min() == image.max():
         raise DataError(f"{plain}: all its pixels are alike; a slice shows a head")
     return image, tint
