@@ -99,7 +99,8 @@ def predict(args) -> int:
             print(f"DataError: {row['error']}", file=sys.stderr)
         else:
             shares = "  ".join(f"{c} {row['p_' + c]:.3f}" for c in CLASSES)
-            print(f"{row['class']:<10}  {shares}  {row['file']}", row["warning"] and f"  WARNING: {row['warning']}")
+            warning = f"  WARNING: {row['warning']}" if row["warning"] else ""
+            print(f"{row['class']:<10}  {shares}  {row['file']}{warning}")
     table = pd.DataFrame(rows, columns=answers.COLUMNS)
     if args.csv is not None:
         with files.replacing(args.csv) as temporary:

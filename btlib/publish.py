@@ -389,4 +389,5 @@ def _limits(source: str) -> list[str]:
     text = (Path(__file__).parent / "site" / "limitations.md").read_text(encoding="utf-8")
     wanted = ["The data", "The task"] if source == "figshare" else ["The task"]
     parts = (re.search(rf"^## {w}\n\n(.*?)(?=^## )", text, re.M | re.S) for w in wanted)
-    return [part[1].strip() for part in parts] + [""]
+    bullets = [bullet for part in parts for bullet in part[1].strip().splitlines()]
+    return [b for b in bullets if not b.startswith("- **Made-up slices")] + [""]
