@@ -71,6 +71,25 @@ def read(root: Path, path: str) -> tuple[np.ndarray, None]:
     return _decode(_bytes(Path(root), path), f"{root}/{path}"), None
 
 
+def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
+    """Decode one picture from its bytes, and say how coloured it is.
+
+    Args:
+        data: a JPEG, PNG or WebP file's content.
+        name: of the file, for messages.
+
+    Returns:
+        Luminance as `read` gives it, and the tint: the mean over all pixels of largest minus smallest of red, green and
+        blue, 0 (grey) to 255.
+
+    Raises:
+        DataError: it cannot be decoded whole.
+
+    Used by `python -m btlib predict`.
+    """
+    return _decode(data, name, lambda picture: (_luminance(picture), _tint(picture)))
+
+
 def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold the class folders {', '.join(sorted(labels))}")
@@ -144,22 +163,6 @@ def _bytes(root: Path, path: str) -> bytes:
         raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _decode(data: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
-            return _luminance(ImageOps.exif_transpose(picture))
-    except DataError:
-        raise
-    # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
-    except Exception as error:
-        unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
-        raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None
-
-
 def _luminance(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):
         return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
@@ -167,3 +170,26 @@ def _luminance(picture: Image.Image) -> np.ndarray:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture.convert("RGBA"))
     return np.array(picture if picture.mode == "L" else picture.convert("RGB").convert("L"))
+
+
+def _tint(picture: Image.Image) -> float:
+    if picture.mode.startswith(("I", "L", "1")):
+        return 0.0
+    channels = np.asarray(picture.convert("RGB"))
+    return float((channels.max(2) - channels.min(2)).mean())
+
+
+def _decode(data: bytes, name: str, take=_luminance):
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
+            return take(ImageOps.exif_transpose(picture))
+    except DataError:
+        raise
+    # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
+        raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None

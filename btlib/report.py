@@ -418,7 +418,7 @@ def _claims_table(study: Study) -> str:
 
 
 def _value(value) -> str:
-    """Write a claim's value: a share of 1 in percent, another number to four digits, text as it is."""
+    """Write a claim's value: a share of 1, or a difference of shares, in percent, another number to four digits."""
     try:
         number = float(value)
     except ValueError:
@@ -427,7 +427,7 @@ def _value(value) -> str:
         return ""
     return (
         f"{100 * number:.2f}{PERCENT}"
-        if 0 <= number <= 1
+        if -1 <= number <= 1
         else f"{number:,.0f}"
         if abs(number) >= 1000
         else f"{number:.4g}"

@@ -172,6 +172,8 @@ class Run:
     """
 
     fit: Fit
+    at: Path | None = None
+    """Where it lies, if not under runs/."""
 
     @property
     def id(self) -> str:
@@ -180,8 +182,8 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """runs/<id>."""
-        return home() / "runs" / self.id
+        """runs/<id>, or wherever it was brought from."""
+        return self.at or home() / "runs" / self.id
 
     def model(self):
         """Load the fitted keras.Model; Keras's safe mode stays on.
@@ -219,6 +221,24 @@ def load(fit: Fit) -> Run | None:
     """Return the run of a fit if it is finished, else None."""
     run = Run(fit)
     return run if (run.folder / "provenance.json").exists() else None
+
+
+def read(folder: Path) -> Run:
+    """Return the finished run that lies in a folder, of this machine or another.
+
+    Raises:
+        DataError: it holds no finished run of this version of the code.
+
+    Used by `python -m btlib predict` and `export`.
+    """
+    for name in ("fit.json", "predictions.csv", "provenance.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: holds no {name}; a finished run has one")
+    try:
+        return Run(Fit.model_validate_json((folder / "fit.json").read_bytes()), folder)
+    except ValueError as error:
+        reason = "; ".join(str(error).splitlines()[1:3]) or error
+        raise DataError(f"{folder / 'fit.json'}: not written by this version of the code ({reason})") from None
 
 
 @contextmanager
