@@ -10,8 +10,9 @@ from btlib import CLASSES, DataError, ParamsError, WeightsError, home
 
 def study(args) -> None:
     """Run a whole study through Snakemake; a second one of the same profile waits for the first."""
+    import fcntl
+
     import psutil
-    from filelock import FileLock
 
     from btlib import params
 
@@ -29,11 +30,12 @@ def study(args) -> None:
     if args.dry_run:
         fit_plan(args)
         sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))
-    lock = home() / "reports" / profile / ".lock"
+    lock = home() / "runs" / ".locks" / f"study-{profile}"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        status = subprocess.call([*command, "--nolock"], cwd=home())
-    lock.unlink(missing_ok=True)
+    with open(lock, "a") as held:  # stays: removing it would let two hold it
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Snakemake holds the lock too, for where this process alone is killed, Snakemake goes on.
+        status = subprocess.call([*command, "--nolock"], cwd=home(), pass_fds=[held.fileno()])
     if status:
         sys.exit(status)
     print(f"report: {home() / 'reports' / profile / 'html' / 'index.html'}")

@@ -16,7 +16,8 @@ from btlib import DataError
 from btlib import manifest as manifests
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-MAX_PIXELS = 64_000_000
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 4096 * 4096
 """A slice has well under a megapixel; a file that claims more than this is a decompression bomb or no slice."""
 
 # Pillow warns of odd metadata in pictures that it decodes well; a picture is either read or refused here.
@@ -151,11 +152,13 @@ def _bytes(root: Path, path: str) -> bytes:
     try:
         path.encode()
         for i in range(1, len(parts) + 1):
-            mode = os.lstat(root.joinpath(*parts[:i])).st_mode
-            if not (stat.S_ISREG(mode) if i == len(parts) else stat.S_ISDIR(mode)):
+            found = os.lstat(root.joinpath(*parts[:i]))
+            if not (stat.S_ISREG(found.st_mode) if i == len(parts) else stat.S_ISDIR(found.st_mode)):
                 raise DataError(
                     f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
                 )
+        if found.st_size > MAX_BYTES:
+            raise DataError(f"{root}/{path}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
         return root.joinpath(*parts).read_bytes()
     except UnicodeEncodeError:
         raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None

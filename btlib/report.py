@@ -56,7 +56,8 @@ def build(profile: str, study: Study) -> Path:
     root = tables.folder(profile)
     notebooks = _notebooks(profile)
     about = provenance(study)
-    with tempfile.TemporaryDirectory(prefix=".html-", dir=root) as temporary:
+    files.sweep(root, "html")
+    with tempfile.TemporaryDirectory(prefix=files.prefix("html"), dir=root) as temporary:
         source, site = Path(temporary, "source"), Path(temporary, "html")
         _write_source(source, study, notebooks, about)
         _sphinx(source, site, profile, study)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, watched, weights
+from btlib import CLASSES, DataError, cost, datasets, files, models, params, runs, splits, watched, weights
 
 BN_MOMENTUM = 0.9
 """With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
@@ -327,15 +327,23 @@ class _State:
         self.stage, self.epoch, self.seconds, self.history, self.extra = 0, 0, 0.0, [], {}
         self.best = None
         if self.path.exists():
-            with np.load(self.path) as saved:
-                facts = json.loads(str(saved["facts"]))
-                self.stage, self.epoch, self.seconds = facts["stage"], facts["epoch"], facts["seconds"]
-                self.history = facts["history"]
-                model.set_weights([saved[f"w{i}"] for i in range(len(model.weights))])
-                self.extra = {k: saved[k] for k in saved.files if k[0] == "o"}
-                if "b0" in saved.files:
-                    self.best = [saved[f"b{i}"] for i in range(len(model.weights))]
+            try:
+                self.read()
+            except Exception as error:  # other code's or another program's: NumPy and Keras fail each in its way
+                raise DataError(
+                    f"{self.path}: is no state that this code left of the fit ({error}); remove it to fit from the start"
+                ) from None
         self.clock = time.monotonic()
+
+    def read(self):
+        with np.load(self.path, allow_pickle=False) as saved:
+            facts = json.loads(str(saved["facts"]))
+            self.stage, self.epoch, self.seconds = facts["stage"], facts["epoch"], facts["seconds"]
+            self.history = facts["history"]
+            self.model.set_weights([saved[f"w{i}"] for i in range(len(self.model.weights))])
+            self.extra = {k: saved[k] for k in saved.files if k[0] == "o"}
+            if "b0" in saved.files:
+                self.best = [saved[f"b{i}"] for i in range(len(self.model.weights))]
 
     def save(self, stage: int, epoch: int, optimizer=()):
         self.stage, self.epoch = stage, epoch
