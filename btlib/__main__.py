@@ -12,6 +12,7 @@ examples:
   python -m btlib study params/quick.yaml --dry-run
   python -m btlib fetch figshare data/figshare
   python -m btlib fit params/figshare.yaml
+  python -m btlib trials params/figshare.yaml
   python -m btlib report params/quick.yaml
 """
 
@@ -74,6 +75,15 @@ def fit(args) -> None:
         print(f"{run.folder}: {wanted.title}")
 
 
+def trials(args) -> None:
+    """Log every configuration fitted so far by its validation score, in reports/<profile>/trials.csv."""
+    from btlib import datasets, params, results
+
+    chosen = params.load(args.params)
+    table = results.trials(chosen, datasets.fingerprint(chosen.data))
+    print(table[["id", "protocol", "fold", "seed", "accuracy", "loss", "chosen", "differs"]].to_string(index=False))
+
+
 def fetch(args) -> None:
     """Download a data set from its publisher."""
     from btlib import figshare
@@ -117,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(fit)
     one.add_argument("params", help="a parameter file")
     one.add_argument("--id", help="fit this one alone")
+    add(trials).add_argument("params", help="a parameter file")
     one = add(fetch)
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")

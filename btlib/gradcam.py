@@ -632,7 +632,7 @@ def pictures(run: runs.Run, data: Dataset, methods: Sequence[str], batch_size: i
 
     Args:
         run: the fitted model.
-        data: the study's data set.
+        data: the data set, prepared as the run was.
         methods: keys of `METHODS`.
         batch_size: slices a step.
 
@@ -661,7 +661,7 @@ def examine(
     Args:
         study: its `gradcam` section says which methods and how they are scored; its seed draws random weights.
         run: the fitted model.
-        data: the study's data set.
+        data: the data set, prepared as the run was.
         batch_size: slices a step.
 
     Returns:

@@ -200,7 +200,7 @@ def check(name: str, image_size: int, pretrained: bool) -> Backbone:
     backbone = REGISTRY[name]
     if image_size < MINIMUM or image_size % backbone.multiple:
         rule = f"at least {MINIMUM}" + (f" and a multiple of {backbone.multiple}" if backbone.multiple > 1 else "")
-        raise ParamsError(f"preprocessing.image_size: got {image_size}; {name} needs {rule}")
+        raise ParamsError(f"image_size: got {image_size}; {name} needs {rule}")
     if pretrained and backbone.source is None:
         raise ParamsError(f"weights: got 'imagenet'; {name} has none, allowed: null")
     return backbone

@@ -21,6 +21,7 @@ QUICK = "as in params/quick.yaml"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=32, le=1024)]
 Protocol = Literal[
     "image_holdout",
     "patient_holdout",
@@ -72,7 +73,7 @@ class Phantom(Section):
 class Preprocessing(Section):
     """From a decoded slice to the picture a model is given. Notebook 02."""
 
-    image_size: Annotated[int, Field(ge=32, le=1024)]
+    image_size: ImageSize
     crop_to_head: bool
     low_percentile: Annotated[float, Field(ge=0, lt=50)]
     high_percentile: Annotated[float, Field(gt=50, le=100)]
@@ -136,11 +137,12 @@ class Recipe(Section):
 
 
 class Model(Section):
-    """Which backbone, from which weights, fitted by which recipe."""
+    """Which backbone, from which weights, fitted by which recipe, on slices of which size (null: `preprocessing`'s)."""
 
     model: str = Field(min_length=1)
     weights: Weights
     recipe: str
+    image_size: ImageSize | None
 
 
 class Protocols(Section):
@@ -160,7 +162,7 @@ class Ablation(Section):
     dense: list[Annotated[int, Field(ge=0, le=8192)]]
     unfreeze: list[Literal["head", "all"] | Positive]
     augment: list[bool]
-    image_size: list[Annotated[int, Field(ge=32, le=1024)]]
+    image_size: list[ImageSize]
     weights: list[Weights]
 
 
@@ -211,9 +213,14 @@ class Study(Section):
         for key, model in named:
             if model.model not in models.REGISTRY:
                 raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
-            models.check(model.model, self.preprocessing.image_size, model.weights is not None)
+            models.check(model.model, self.image_size_of(model), model.weights is not None)
+        if self.proposed.image_size is not None:
+            raise ValueError("proposed.image_size: must be null; `preprocessing.image_size` is the proposed model's")
         for size in self.ablation.image_size:
             models.check(self.proposed.model, size, self.proposed.weights is not None)
+        twice = [m.model for _, m in named if sum(m.model == other.model for _, other in named) > 1]
+        if twice:
+            raise ValueError(f"baselines: {twice[0]} stands twice among proposed and baselines; allowed: once")
         known = [p.protocol for p in self.protocols]
         for key, protocol in [
             ("comparison_protocol", self.comparison_protocol),
@@ -231,6 +238,10 @@ class Study(Section):
         if self.external is not None and self.external.path == self.data.path:
             raise ValueError("external.path: must differ from data.path")
         return self
+
+    def image_size_of(self, model: Model) -> int:
+        """Return the side, in pixels, of the slices that one of the study's models is given."""
+        return model.image_size or self.preprocessing.image_size
 
 
 SECTIONS = tuple(Study.model_fields)

@@ -1,10 +1,13 @@
 """From finished runs to the study's tables: one row a fit, a protocol, a setting or a claim."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import yaml
+from sklearn.metrics import log_loss
 
-from btlib import CLASSES, DataError, metrics, params, runs, splits, tables
+from btlib import CLASSES, DataError, files, home, metrics, params, runs, splits, tables
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
@@ -100,10 +103,10 @@ def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], p
 
 
 def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Compare every baseline with the proposed model on the same slices, naming both initialisations in the row.
+    """Compare every baseline with the proposed model on the same slices, naming what else differs in the row.
 
     Returns:
-        `metrics.compare`'s columns, with weights and reference_weights. Notebook 03.
+        `metrics.compare`'s columns, with weights and image_size (pixels) of both. Notebook 03.
     """
     tables = compared(study, plan)
     (reference, reference_weights), first = next(iter(tables.items()))
@@ -113,7 +116,10 @@ def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     table = metrics.compare(y, predicted, reference, patients, s.bootstrap, s.level, study.seed)
     weights = dict(tables)
     table.insert(1, "weights", [w for m in table["model"] for (n, w) in weights if n == m])
-    table.insert(3, "reference_weights", reference_weights)
+    sizes = {m.model: study.image_size_of(m) for m in [study.proposed, *study.baselines]}
+    table.insert(2, "image_size", table["model"].map(sizes))
+    table.insert(4, "reference_weights", reference_weights)
+    table.insert(5, "reference_image_size", sizes[reference])
     return table
 
 
@@ -168,6 +174,60 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     table["difference"] = table["accuracy"] - against
     table["kept_together"] = [splits.UNIT[p.split("_")[0]] for p in table["protocol"]]
     return table
+
+
+SETTINGS = ("preprocessing", "split", "head", "augmentation", "recipe")
+
+
+def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
+    """Log every configuration of the proposed model that was ever fitted on this data set, by its validation score.
+
+    A recipe is chosen by these scores alone; no test score stands here. Rows of runs that are gone stay.
+
+    Args:
+        study: the parameters; its own fits are the chosen ones.
+        fingerprint: of the data set, `datasets.fingerprint`.
+
+    Returns:
+        id, model, weights, protocol, fold, seed, n_validation, accuracy and loss on validation slices, fit_seconds,
+        hardware, commit, chosen, differs (settings that are not the study's, as JSON), settings (all of them, as
+        JSON). Also written to reports/<profile>/trials.csv by `python -m btlib trials`.
+    """
+    path = tables.folder(study.profile) / "trials.csv"
+    rows = {}
+    if path.exists():
+        rows = pd.read_csv(path, keep_default_na=False, dtype=str).set_index("id", drop=False).T.to_dict()
+    for folder in sorted((home() / "runs").glob("*/provenance.json")):
+        fit = runs.Fit.model_validate_json((folder.parent / "fit.json").read_text(encoding="utf-8"), strict=False)
+        if fit.id != folder.parent.name or (fit.data, fit.model) != (fingerprint, study.proposed.model):
+            continue  # of another version of the code, another data set or another backbone
+        y, logits, _ = truth(runs.Run(fit).predictions("validation"))
+        facts = runs.Run(fit).provenance()
+        rows[fit.id] = {
+            **{k: str(getattr(fit, k)) for k in ("id", "model", "protocol", "fold", "seed")},
+            "weights": fit.weights or RANDOM,
+            "n_validation": str(len(y)),
+            "accuracy": f"{np.mean(logits.argmax(1) == y):.6g}",
+            "loss": f"{log_loss(y, metrics.softmax(logits), labels=range(len(CLASSES))):.6g}",
+            **{k: str(facts[k]) for k in ("fit_seconds", "hardware", "commit")},
+            "settings": json.dumps({k: fit.model_dump()[k] for k in SETTINGS}, sort_keys=True),
+        }
+    table = pd.DataFrame(rows.values())
+    plan = runs.plan(study, fingerprint)
+    own = _flat({k: plan["fit"].iloc[0].model_dump()[k] for k in SETTINGS})
+    table["chosen"] = table["id"].isin(plan.loc[plan["purpose"] == "proposed", "id"])
+    others = [_flat(json.loads(text)) for text in table["settings"]]
+    table["differs"] = [json.dumps({k: v for k, v in o.items() if own.get(k) != v}, sort_keys=True) for o in others]
+    names = ("id", "model", "weights", "protocol", "fold", "seed", "n_validation", "accuracy", "loss", "fit_seconds")
+    table = table[[*names, "hardware", "commit", "chosen", "differs", "settings"]].sort_values(["protocol", "id"])
+    with files.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return table.reset_index(drop=True)
+
+
+def _flat(settings: dict) -> dict:
+    """{"head": {"dropout": 0.2}} as {"head.dropout": 0.2}."""
+    return {f"{part}.{k}": v for part, values in settings.items() for k, v in (values or {"": None}).items()}
 
 
 def claims(study: params.Study, found: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
@@ -301,13 +361,16 @@ def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
     lines = [banner(study), ""]
     for row in table.itertuples():
         lines.append(
-            f"- {row.model} ({row.weights} initialisation) {percent(row.accuracy)} against {row.reference} "
-            f"({row.reference_weights} initialisation) {percent(row.reference_accuracy)}: difference "
+            f"- {row.model} ({row.weights} initialisation, {row.image_size} px) {percent(row.accuracy)} against "
+            f"{row.reference} ({row.reference_weights} initialisation, {row.reference_image_size} px) "
+            f"{percent(row.reference_accuracy)}: difference "
             f"{100 * row.difference:+.2f} points ({100 * row.low:+.2f} to {100 * row.high:+.2f}); McNemar "
             f"p = {row.mcnemar_p_holm:.2g}, bootstrap p = {row.bootstrap_p_holm:.2g} (Holm)."
         )
     if table["weights"].ne(table["reference_weights"]).any():
         lines.append("\nWhere initialisations differ, the difference is one of pretraining as much as of architecture.")
+    if table["image_size"].ne(table["reference_image_size"]).any():
+        lines.append("\nWhere image sizes differ, so do the budgets: a smaller slice costs less and shows less.")
     return "\n".join(lines)
 
 

@@ -71,7 +71,7 @@ def fit_of(
         "protocol": protocol,
         "fold": fold,
         "seed": seed,
-        "preprocessing": study.preprocessing,
+        "preprocessing": study.preprocessing.model_copy(update={"image_size": study.image_size_of(model)}),
         "split": study.split,
         "head": study.head,
         "augmentation": study.augmentation if recipe.augment else None,

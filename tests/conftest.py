@@ -46,7 +46,7 @@ def study(monkeypatch):
     given["preprocessing"]["image_size"] = 32
     stage = given["recipes"]["scratch"]["stages"][0]
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 3, "learning_rate": 0.003}])
-    given["proposed"] = {"model": "toy", "weights": None, "recipe": "scratch"}
+    given["proposed"] = {"model": "toy", "weights": None, "recipe": "scratch", "image_size": None}
     given["baselines"], given["gradcam"]["models"] = [], ["toy"]
     given["ablation"]["unfreeze"] = []
     given["profile"] = "tiny"

@@ -102,7 +102,7 @@ def test_adding_a_model_is_one_entry(monkeypatch):
     monkeypatch.setitem(models.REGISTRY, "tiny", models.Backbone(tiny, (1.0, 0.0), "block1_conv", r"^(block\d)_", None))
     assert models.build("tiny", None, 32, HEAD, 0).count_params() == 4 * 27 + 4 + 3 * 4 + 3
     given = params.load("quick").model_dump()
-    given["baselines"].append({"model": "tiny", "weights": None, "recipe": "scratch"})
+    given["baselines"].append({"model": "tiny", "weights": None, "recipe": "scratch", "image_size": None})
     assert params.check(given, "x").baselines[-1].model == "tiny"
     given["baselines"][-1]["weights"] = "imagenet"
     with pytest.raises(ParamsError, match="tiny has none"):

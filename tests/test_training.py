@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib import datasets, params, runs, training
+from btlib import CLASSES, datasets, params, results, runs, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -93,6 +93,24 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
 
 
+def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study, home):
+    fingerprint = datasets.fingerprint(study.data)
+    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
+    other = training.fit(study, wanted(study, label_smoothing=0.25))
+    other.folder.rename(home / "gone")
+    assert results.trials(study, fingerprint)["id"].tolist() == [own.id]
+    (home / "gone").rename(other.folder)
+    results.trials(study, fingerprint)
+    other.folder.rename(home / "gone")
+    table = results.trials(study, fingerprint).set_index("id")
+    assert table["chosen"].to_dict() == {own.id: True, other.id: False}
+    assert json.loads(table.loc[other.id, "differs"]) == {"recipe.label_smoothing": 0.25}
+    assert table.loc[own.id, "differs"] == "{}"
+    seen = own.predictions("validation")
+    right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
+    assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
+
+
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):
     before = wanted(study).id
     monkeypatch.setattr(runs, "VERSION", runs.VERSION + 1)
@@ -105,6 +123,14 @@ def test_every_number_of_a_fit_changes_its_id(study, home):
     ids.add(fit.model_copy(update={"head": params.Head(pooling="gmp", dropout=0.2, dense=0)}).id)
     ids.add(wanted(study, batch_size=9).id)
     assert len(ids) == 5
+
+
+def test_a_baseline_may_see_smaller_slices_than_the_proposed_model(study, home):
+    given = study.model_dump()
+    given["baselines"] = [given["proposed"] | {"model": "vgg16", "image_size": 48}]
+    plan = runs.plan(params.check(given, "x"), "some data").set_index("purpose")["fit"]
+    assert plan["baseline"].preprocessing == study.preprocessing.model_copy(update={"image_size": 48})
+    assert {f.preprocessing.image_size for f in plan["proposed"]} == {32}
 
 
 def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
