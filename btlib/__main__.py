@@ -101,10 +101,26 @@ def report(args) -> None:
 
 
 def bench(args) -> None:
-    """Measure speed and write reports/bench.csv and reports/bench.md."""
+    """Measure speed and write reports/bench.csv and reports/bench.md, and cost.csv and growth.csv beside them."""
     from btlib import bench as measured
 
-    print(measured.run().drop(columns=["hardware", "commit"]).to_string(index=False))
+    print(measured.run(args.lines).drop(columns=["hardware", "commit"]).to_string(index=False))
+
+
+def probe(args) -> None:
+    """Find the fastest precision of each of a study's models on this machine; about a minute a model, then remembered."""
+    from btlib import bench as measured
+    from btlib import params
+
+    chosen = params.load(args.params)
+    for model in [chosen.proposed, *chosen.baselines]:
+        recipe = chosen.recipes[model.recipe]
+        table = measured.probe([model.model], chosen.image_size_of(model), recipe.batch_size)
+        print(
+            table.drop(columns="reference")
+            .assign(asked_for=table["precision"] == recipe.precision)
+            .to_string(index=False)
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -132,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report).add_argument("params", help="a parameter file")
-    add(bench)
+    add(bench).add_argument("lines", nargs="*", help="lines of the table (default: all)")
+    add(probe).add_argument("params", help="a parameter file")
     return top
 
 

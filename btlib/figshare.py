@@ -394,7 +394,7 @@ def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
         _check(dataset, name, key)
         if dataset.external or dataset.is_virtual:
             raise DataError(f"{name}: {key} lies in another file; a slice holds its own pixels")
-        result[key] = dataset[()].T if dataset.chunks is None else _inflate(dataset, name, key)
+        result[key] = dataset[()].T if dataset.chunks is None else inflate(dataset, name, key)
     return result
 
 
@@ -409,8 +409,15 @@ def _check(array: h5py.Dataset | np.ndarray, name: str, key: str) -> None:
         )
 
 
-def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
+def inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
     """Read a dataset that is stored in chunks, turned upright.
+
+    Args:
+        dataset: two dimensions, MATLAB's order: columns first.
+        name, key: of the file and of the dataset, for messages.
+
+    Raises:
+        DataError: it is stored in a way that MATLAB does not use.
 
     Chunks are inflated here, not by the HDF5 library: that one grows its buffer to whatever a chunk inflates to, and
     holds a lock meanwhile, while zlib lets other threads go on.
