@@ -50,11 +50,17 @@ def study(args) -> None:
 
 def fit_plan(args) -> None:
     """Print every fit that the study means, whether it is done, and the time that is left."""
+    import pandas as pd
+
     from btlib import datasets, params, runs
 
     chosen = params.load(args.params)
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
-    print(runs.outlook(plan).to_string(index=False))
+    costs = home() / "reports" / "cost.csv"
+    slices = len(datasets.manifest(chosen.data))
+    table = runs.outlook(plan, slices, pd.read_csv(costs) if costs.exists() else None)
+    print(table.to_string(index=False))
+    print(runs.outlook_in_words(table))
 
 
 def fit(args) -> None:

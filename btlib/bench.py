@@ -85,7 +85,7 @@ def start(repeats: int = 7) -> list[dict]:
     return rows
 
 
-def decode(repeats: int = 5, most: int = 600, size: int = 224) -> list[dict]:
+def decode(repeats: int = 5, most: int = 300, size: int = 224) -> list[dict]:
     """Time the cache of prepared slices against the usual loops and against reading the image alone.
 
     Real slices are taken where params/figshare.yaml finds them, else made-up ones of 512 pixels in the same files.
