@@ -43,11 +43,17 @@ def study(args) -> None:
 
 def fit_plan(args) -> None:
     """Print every fit that the study means, whether it is done, and the time that is left."""
+    import pandas as pd
+
     from btlib import datasets, params, runs
 
     chosen = params.load(args.params)
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
-    print(runs.outlook(plan).to_string(index=False))
+    costs = home() / "reports" / "cost.csv"
+    slices = len(datasets.manifest(chosen.data))
+    table = runs.outlook(plan, slices, pd.read_csv(costs) if costs.exists() else None)
+    print(table.to_string(index=False))
+    print(runs.outlook_in_words(table))
 
 
 def fit(args) -> None:
@@ -135,10 +141,26 @@ def export(args) -> None:
 
 
 def bench(args) -> None:
-    """Measure speed and write reports/bench.csv and reports/bench.md."""
+    """Measure speed and write reports/bench.csv and reports/bench.md, and cost.csv and growth.csv beside them."""
     from btlib import bench as measured
 
-    print(measured.run().drop(columns=["hardware", "commit"]).to_string(index=False))
+    print(measured.run(args.lines).drop(columns=["hardware", "commit"]).to_string(index=False))
+
+
+def probe(args) -> None:
+    """Find the fastest precision of each of a study's models on this machine; about a minute a model, then remembered."""
+    from btlib import bench as measured
+    from btlib import params
+
+    chosen = params.load(args.params)
+    for model in [chosen.proposed, *chosen.baselines]:
+        recipe = chosen.recipes[model.recipe]
+        table = measured.probe([model.model], chosen.image_size_of(model), recipe.batch_size)
+        print(
+            table.drop(columns="reference")
+            .assign(asked_for=table["precision"] == recipe.precision)
+            .to_string(index=False)
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -178,7 +200,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
     one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
-    add(bench, "")
+    add(bench, "maps audit").add_argument("lines", nargs="*", help="lines of the table (default: all)")
+    add(probe, "params/figshare.yaml").add_argument("params", help="a parameter file")
     top.epilog = "\n".join(examples)
     return top
 

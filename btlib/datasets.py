@@ -56,11 +56,11 @@ def load(data: params.Data, preprocessing: params.Preprocessing, copies_from: pa
     """
     table = manifest(data, copies_from)
     name = fingerprint(data, copies_from)
-    path = _cache() / f"{name}-{_hash(preprocessing.model_dump_json(), _version())}.h5"
+    path = _cache() / f"{name}-{digits(preprocessing.model_dump_json(), _version())}.h5"
     if not path.exists():
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                _build(data, preprocessing, table, path)
+                build(data, preprocessing, table, path)
     # Readers never write and a finished file is never changed, so a file system without locks serves as well.
     return Dataset(table, name, path, h5py.File(path, "r", locking="best-effort"))
 
@@ -94,7 +94,7 @@ def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> st
     """
     if data.phantom is not None:
         source = fingerprint(copies_from) if copies_from is not None else ""
-        return _hash(data.phantom.model_dump_json(), str(phantom.VERSION), source)
+        return digits(data.phantom.model_dump_json(), str(phantom.VERSION), source)
     return _known(data, copies_from)[1]
 
 
@@ -130,7 +130,7 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
             else "unpack it there"
         )
         raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
-    stem = _cache() / f"manifest-{_hash(str(root.resolve()), data.model_dump_json(), _version(), *_listing(root))}"
+    stem = _cache() / f"manifest-{digits(str(root.resolve()), data.model_dump_json(), _version(), *_listing(root))}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
     if not facts_path.exists():
         with FileLock(stem.with_suffix(".lock")):
@@ -154,7 +154,20 @@ def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> No
     files.write_text(facts_path, json.dumps(facts, indent=1))
 
 
-def _build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
+def build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
+    """Decode and prepare slices on all cores and write them as one HDF5 file, whole or not at all.
+
+    Args:
+        data: where the slices are.
+        preprocessing_: how they are prepared.
+        table: their manifest.
+        path: the file to write: images and masks, uint8 (n, S, S) each.
+
+    Raises:
+        DataError: a slice cannot be used.
+
+    Used by `load` and `make bench`.
+    """
     # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
     for stale in path.parent.glob(f".{path.stem}-*"):
         stale.unlink()
@@ -220,5 +233,6 @@ def _version() -> str:
     return f"preprocessing {preprocessing.VERSION}"
 
 
-def _hash(*parts: str) -> str:
+def digits(*parts: str) -> str:
+    """Return 16 hex digits that stand for these texts: the name of what depends on them and nothing else."""
     return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()[:16]

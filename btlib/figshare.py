@@ -394,7 +394,7 @@ def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
         _check(dataset, name, key)
         if dataset.external or dataset.is_virtual:
             raise DataError(f"{name}: {key} lies in another file; a slice holds its own pixels")
-        result[key] = dataset[()].T if dataset.chunks is None else _inflate(dataset, name, key)
+        result[key] = dataset[()].T if dataset.chunks is None else inflate(dataset, name, key)
     return result
 
 
@@ -411,8 +411,15 @@ def _check(array: h5py.Dataset | np.ndarray, name: str, key: str) -> None:
         )
 
 
-def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
+def inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
     """Read a dataset that is stored in chunks, turned upright.
+
+    Args:
+        dataset: two dimensions, MATLAB's order: columns first.
+        name, key: of the file and of the dataset, for messages.
+
+    Raises:
+        DataError: it is stored in a way that MATLAB does not use.
 
     Chunks are inflated here, not by the HDF5 library: that one grows its buffer to whatever a chunk inflates to, and
     holds a lock meanwhile, while zlib lets other threads go on.
@@ -427,21 +434,32 @@ def _inflate(dataset: h5py.Dataset, name: str, key: str) -> np.ndarray:
     if math.prod(map(len, corners)) > 16_384 or size > MAX_SIDE * MAX_SIDE * 8 or not set(filters) <= known:
         raise DataError(f"{name}: {key} is stored in a way that MATLAB does not use; save it again with MATLAB")
     result = np.zeros((height, width), kind)
-    for left, top in itertools.product(*corners):
-        left_out, data = dataset.id.read_direct_chunk((left, top))
-        for i, which in reversed(list(enumerate(filters))):
-            if left_out >> i & 1:
-                continue
-            if which == h5py.h5z.FILTER_DEFLATE:
-                data = zlib.decompressobj().decompress(data, size + 4)
-            elif which == h5py.h5z.FILTER_FLETCHER32:
-                data = data[:-4]
-            else:
-                data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
-        block = np.frombuffer(data, kind, length).reshape(chunk).T
-        place = result[top : top + chunk[1], left : left + chunk[0]]
+    small: dict[tuple[int, bytes], np.ndarray] = {}  # most chunks of a mask are the same few bytes: all zeros
+    for corner in itertools.product(*corners):
+        left_out, data = dataset.id.read_direct_chunk(corner)
+        block = small.get((left_out, data)) if len(data) < 256 else None
+        if block is None:
+            block = np.frombuffer(_unfilter(data, left_out, filters, kind, size), kind, length).reshape(chunk).T
+            if len(data) < 256:
+                small[left_out, data] = block
+        (left, top), (wide, high) = corner, chunk
+        place = result[top : top + high, left : left + wide]
         place[:] = block[: place.shape[0], : place.shape[1]]
     return result
+
+
+def _unfilter(data: bytes, left_out: int, filters: list[int], kind: np.dtype, size: int) -> bytes:
+    """Undo what a chunk of `size` bytes was put through; bit i of `left_out` says that filter i was not used."""
+    for i, which in reversed(list(enumerate(filters))):
+        if left_out >> i & 1:
+            continue
+        if which == h5py.h5z.FILTER_DEFLATE:
+            data = zlib.decompressobj().decompress(data, size + 4)
+        elif which == h5py.h5z.FILTER_FLETCHER32:
+            data = data[:-4]
+        else:
+            data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
+    return data
 
 
 def _from_version5(data: bytes, name: str, wanted: str) -> dict:

@@ -98,10 +98,11 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
         for seed in p.seeds:
             for fold in splits.folds_of(p.protocol, study.split):
                 rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
-    seed = seeds_of(study, study.comparison_protocol)[0]
     for model in study.baselines:
-        for fold in splits.folds_of(study.comparison_protocol, study.split):
-            rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison_protocol, fold, seed)))
+        for seed in seeds_of(study, study.comparison_protocol):
+            for fold in splits.folds_of(study.comparison_protocol, study.split):
+                made = fit_of(study, fingerprint, model, study.comparison_protocol, fold, seed)
+                rows.append(("baseline", "", "", made))
     for factor, value, changes in _ablations(study):
         for seed in study.ablation.seeds:
             made = fit_of(study, fingerprint, study.proposed, study.ablation.protocol, 0, seed, **changes)
@@ -111,27 +112,58 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     return table
 
 
-def outlook(plan: pd.DataFrame) -> pd.DataFrame:
-    """Say of each fit whether it is done, and how long it will take by what the same model took here before.
+def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Say of each fit whether it is done, and how long it will take by what was measured on this machine.
 
     Args:
         plan: what `plan` returned.
+        slices: of the data set.
+        costs: reports/cost.csv (`cost.table`), where it was made.
 
     Returns:
-        id, fit (its title), state ("done" or "to do"), minutes: measured for a done one; for one to do, the mean of
-        the done ones with the same model and image size, NaN where there is none.
+        id, fit (its title), state ("done" or "to do"), minutes, by. Minutes are "measured" for a done one. For one to do
+        they are its epochs times the mean of an epoch in the plan's done fits with the same model, image size and
+        precision ("epochs of such fits"), else in costs, by the number of pixels ("cost.csv"), else NaN.
     """
     done = {f.id: run.provenance()["fit_seconds"] / 60 for f in plan["fit"] if (run := load(f))}
     like: dict = {}
     for f in plan["fit"]:
         if f.id in done:
-            like.setdefault((f.model, f.preprocessing.image_size), []).append(done[f.id])
+            like.setdefault(_kind(f), []).append(done[f.id] / _epochs(f))
     rows = []
     for f in plan["fit"]:
-        known = [done[f.id]] if f.id in done else like.get((f.model, f.preprocessing.image_size), [])
-        minutes = round(sum(known) / len(known), 1) if known else float("nan")
-        rows.append((f.id, f.title, "done" if f.id in done else "to do", minutes))
-    return pd.DataFrame(rows, columns=["id", "fit", "state", "minutes"])
+        minutes, by = float("nan"), ""
+        if f.id in done:
+            minutes, by = done[f.id], "measured"
+        elif known := like.get(_kind(f)):
+            minutes, by = _epochs(f) * sum(known) / len(known), "epochs of such fits"
+        elif costs is not None and len(row := costs[(costs["model"] == f.model) & (costs["precision"] == _kind(f)[2])]):
+            hundreds = slices * (1 - f.split.test_fraction) * (1 - f.split.validation_fraction) / 100
+            area = (f.preprocessing.image_size / row["image_size"].iloc[0]) ** 2
+            minutes, by = _epochs(f) * hundreds * area * row["fit_seconds_per_100"].iloc[0] / 60, "cost.csv"
+        rows.append((f.id, f.title, "done" if f.id in done else "to do", round(minutes, 1), by))
+    return pd.DataFrame(rows, columns=["id", "fit", "state", "minutes", "by"])
+
+
+def outlook_in_words(table: pd.DataFrame) -> str:
+    """Say how many fits `outlook` lists, how many are to do, and how long these take."""
+    todo = table[table["state"] == "to do"]
+    text = f"{len(table)} fits, {len(todo)} to do"
+    if len(todo) > (unknown := int(todo["minutes"].isna().sum())):
+        text += f": {todo['minutes'].sum() / 60:.1f} hours one after the other"
+    if unknown:
+        text += f"; {unknown} of models never timed here (`python -m btlib bench cost` times them)"
+    return text
+
+
+def _kind(fit: Fit) -> tuple[str, int, str]:
+    """What an epoch's time depends on most."""
+    return fit.model, fit.preprocessing.image_size, fit.recipe.precision
+
+
+def _epochs(fit: Fit) -> int:
+    """How often the slices pass the backbone: a stage of the head alone computes its features once."""
+    return sum(1 if stage.unfreeze == "head" else stage.epochs for stage in fit.recipe.stages)
 
 
 def seeds_of(study: params.Study, protocol: str) -> list[int]:

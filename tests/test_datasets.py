@@ -201,7 +201,7 @@ def test_memory_holds_a_batch_and_not_the_data_set(home, monkeypatch):
     table = datasets.manifest(A)
     many = table.loc[np.repeat(table.index, 16)].reset_index(drop=True)
     tracemalloc.start()
-    datasets._build(A, big, many, home / "many.h5")
+    datasets.build(A, big, many, home / "many.h5")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12e6  # a batch is 8 MB, 224 slices are 29 MB

@@ -103,3 +103,15 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
 def test_a_missing_file_lists_the_profiles():
     with pytest.raises(ParamsError, match="quick"):
         params.load("quik")
+
+
+def test_the_sweep_means_each_model_under_each_seed_and_fold():
+    from btlib import runs
+
+    study = params.load("sweep")
+    fits = runs.plan(study, "some data").drop_duplicates("id")["fit"]
+    swept = {(f.model, f.seed, f.fold) for f in fits if f.protocol == "group_folds"}
+    assert swept == {
+        (m, s, k) for m in ("efficientnet_lite0", "efficientnet_lite2") for s in range(3) for k in range(5)
+    }
+    assert len(fits) == 2 * 3 * 5 + 3
