@@ -277,10 +277,10 @@ def listed_claims() -> dict[str, dict]:
 
 
 def _verdict(study, paper, value, low, high, said="") -> str:
-    if study.data.source == "phantom":
-        return "no verdict"
     if said:
         return said
+    if study.data.source == "phantom":
+        return "no verdict"
     if np.isnan(paper):
         low, high = (value if np.isnan(bound) else bound for bound in (low, high))
         return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
