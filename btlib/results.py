@@ -72,6 +72,28 @@ def models(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)[list(MODELS)]
 
 
+def planes(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return planes.csv: the proposed model's accuracy on axial, coronal and sagittal slices, under each split.
+
+    Returns:
+        protocol, seed, plane (inferred; "unknown" where it could not be), n_test, patients, accuracy, low, high; folds
+        of one seed are pooled. Notebook 04.
+    """
+    rows = []
+    s = study.statistics
+    parts: dict = {}
+    for run in finished(plan, "proposed"):
+        parts.setdefault((run.fit.protocol, run.fit.seed), []).append(run.predictions("test"))
+    for (protocol, seed), members in parts.items():
+        tested = pd.concat(members).replace({"plane": {"": "unknown"}})
+        for plane, group in tested.groupby("plane"):
+            y, logits, patients = truth(group)
+            right = (logits.argmax(1) == y).astype(float)
+            found = metrics.mean_interval(right, patients, s.bootstrap, s.level, study.seed)
+            rows.append((protocol, seed, plane, len(group), len(set(patients)), *found))
+    return pd.DataFrame(rows, columns=["protocol", "seed", "plane", "n_test", "patients", "accuracy", "low", "high"])
+
+
 def per_class(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return every score with its interval, for each model under the comparison protocol's first seed.
 

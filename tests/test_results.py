@@ -110,3 +110,9 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
     assert first["difference_low"] <= first["difference"] <= first["difference_high"]
     assert table["difference"].isna().tolist() == [False, True, True, True]
     assert table["kept_together"].tolist() == ["patient_group"] + ["image_id"] * 3
+
+    planes = results.planes(study, plan).set_index(["protocol", "seed"])
+    for key, share in right.items():
+        part = planes.loc[key]
+        assert set(part["plane"]) <= {"axial", "coronal", "sagittal", "unknown"}
+        assert (part["accuracy"] * part["n_test"]).sum() / part["n_test"].sum() == pytest.approx(share)
