@@ -1601,7 +1601,8 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
         _fit_toy(folder, 0)
         study, fit = toy_fit(0)
         run = runs.Run(fit)
-        kept = {p.name: p.read_bytes() for p in run.folder.iterdir()}
+        place = run.folder  # its id, and so its name, follows the version
+        kept = {p.name: p.read_bytes() for p in place.iterdir()}
         fits = []
 
         def again(name="_fit", module=training):
@@ -1629,7 +1630,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
             except Exception as error:
                 found = f"{type(error).__name__}: {error}"
             for name, data in kept.items():
-                (run.folder / name).write_bytes(data)
+                (place / name).write_bytes(data)
             return found
 
         def put(module, name, value):
@@ -1639,7 +1640,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
         def facts(**changes):
             given = json.loads(kept["fit.json"])
             given.update(changes)
-            (run.folder / "fit.json").write_text(json.dumps({k: v for k, v in given.items() if v is not ...}))
+            (place / "fit.json").write_text(json.dumps({k: v for k, v in given.items() if v is not ...}))
 
         def state(**arrays):
             partial = home / "runs" / f".{toy_fit(5)[1].id}"
@@ -1659,11 +1660,11 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
             ("fit.json without a field that came later", outcome(lambda: facts(fold=...)), "refused"),
             ("fit.json with a field that is gone", outcome(lambda: facts(optimizer="adam")), "refused"),
             ("fit.json of another fit under this id", outcome(lambda: facts(seed=3)), "refused"),
-            ("fit.json cut short", outcome(lambda: (run.folder / "fit.json").write_text('{"data": ')), "refused"),
-            ("no fit.json", outcome(lambda: (run.folder / "fit.json").unlink()), "refused"),
+            ("fit.json cut short", outcome(lambda: (place / "fit.json").write_text('{"data": ')), "refused"),
+            ("no fit.json", outcome(lambda: (place / "fit.json").unlink()), "refused"),
             (
                 "run whose end was lost (no provenance.json)",
-                outcome(lambda: (run.folder / "provenance.json").unlink()),
+                outcome(lambda: (place / "provenance.json").unlink()),
                 "anew",
             ),
             ("state of a fit without what is kept now", outcome(lambda: state(w0=np.ones(3)), resume), "refused"),
@@ -1694,7 +1695,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
         rows.append(
             (
                 "the old run's files after all that",
-                str(checksums(run.folder) == {k: hashlib.sha256(v).hexdigest() for k, v in kept.items()}),
+                str(checksums(place) == {k: hashlib.sha256(v).hexdigest() for k, v in kept.items()}),
                 "True",
             )
         )
