@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
-.PHONY: help report plan test lint serve notebooks picture bench lock clean
+.PHONY: help report plan test torture lint serve notebooks picture bench lock clean
 
 help:  ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ serve: $(READY)  ## serve the report on http://localhost:8000
 
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest
+
+torture: $(READY)  ## kill, fuzz, fill and repeat for hours; writes reports/reliability.md (LINES="kill_fit memory" SEED=1: some of it)
+	$(BIN)/python tests/torture.py $(LINES) --seed $(or $(SEED),0)
 
 lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff check .

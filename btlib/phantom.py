@@ -1,10 +1,12 @@
 """Made-up slices: the MNI152 brain in a made-up head, with a made-up tumour where each class sits."""
 
 import csv
+import io
 import itertools
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +136,7 @@ def generate(root: Path, phantom: params.Phantom, copies_from: Path | None) -> N
 
     Raises:
         DataError: `root` holds something else, or copies are asked for that cannot be made.
+        OSError: the disk is full or cannot be written; the message names a file or `root`.
 
     Source: ICBM 2009a nonlinear symmetric template (Fonov and others, NeuroImage 54, 2011), as nilearn carries it.
     Used by notebook 01.
@@ -160,6 +163,12 @@ def generate(root: Path, phantom: params.Phantom, copies_from: Path | None) -> N
             if root.exists():
                 os.replace(root, old)
             os.replace(partial, root)
+        except OSError as error:
+            if error.filename is None:  # writing to a full disk names no file
+                raise OSError(
+                    error.errno, os.strerror(error.errno) if error.errno else str(error), str(root)
+                ) from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
@@ -258,13 +267,12 @@ def _write_a(root: Path, phantom: params.Phantom) -> None:
         label = CLASSES.index(label_of(patient, "a")) + 1
         _write_mat(folder / f"{index + 1}.mat", image.astype(np.int16) * gain, mask, label, patient_id(patient))
     folds = [patient % 5 + 1 for patient in range(phantom.patients) for _ in range(phantom.slices_per_patient)]
-    with h5py.File(root / "cvind.mat", "w", userblock_size=512) as file:
+    with _mat(root / "cvind.mat") as file:
         _put(file, "cvind", np.array([folds], np.float64), "double")
-    _stamp(root / "cvind.mat")
 
 
 def _write_mat(path: Path, image: np.ndarray, mask: np.ndarray, label: int, patient: str) -> None:
-    with h5py.File(path, "w", userblock_size=512) as file:
+    with _mat(path) as file:
         group = file.create_group("cjdata")
         group.attrs["MATLAB_class"] = np.bytes_("struct")
         _put(group, "PID", np.array([[ord(c)] for c in patient], np.uint16), "char")
@@ -272,7 +280,6 @@ def _write_mat(path: Path, image: np.ndarray, mask: np.ndarray, label: int, pati
         _put(group, "label", np.array([[label]], np.float64), "double")
         _put(group, "tumorBorder", _border(mask), "double")
         _put(group, "tumorMask", mask.T.astype(np.uint8), "logical")
-    _stamp(path)
 
 
 def _put(group: h5py.Group, name: str, value: np.ndarray, matlab_class: str) -> None:
@@ -280,9 +287,17 @@ def _put(group: h5py.Group, name: str, value: np.ndarray, matlab_class: str) -> 
     group.create_dataset(name, data=value, **packed).attrs["MATLAB_class"] = np.bytes_(matlab_class)
 
 
-def _stamp(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+@contextmanager
+def _mat(path: Path):
+    """Give an HDF5 file in memory to fill; it is then written as MATLAB 7.3 writes one.
+
+    HDF5 itself keeps a file open that it could not write to a full disk, and later ends the process.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        yield file
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(header + buffer.getvalue()[len(header) :])
 
 
 def _border(mask: np.ndarray) -> np.ndarray:

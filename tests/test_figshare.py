@@ -274,6 +274,15 @@ def test_a_huge_declared_shape_is_refused_before_it_is_made(tmp_path):
         figshare.read(tmp_path, "1.mat")
 
 
+def test_folds_that_are_a_huge_square_are_refused_before_they_are_made(three):
+    with h5py.File(three / "cvind.mat", "w", userblock_size=512) as file:
+        file.create_dataset("cvind", (15_000, 15_000), "f8")
+    with open(three / "cvind.mat", "r+b") as file:
+        file.write(HEADER)
+    with pytest.raises(DataError, match=r"cvind is declared as 15000 x 15000; allowed: one row or one column"):
+        figshare.folds(three)
+
+
 def test_a_chunk_that_inflates_beyond_its_size_is_cut_off(tmp_path):
     path = write(tmp_path / "1.mat", drop=["image"])
     bomb = zlib.compress(bytes(50 << 20), 9)

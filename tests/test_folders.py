@@ -192,12 +192,19 @@ def test_decompression_bomb_is_refused_undecoded(root):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    for side in (8001, 12_000, 40_000):
+    for side in (4097, 12_000, 40_000):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
         bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
         (root / "glioma_tumor" / "bomb.png").write_bytes(bomb)
         with pytest.raises(DataError, match=r"bomb\.png.*pixels"):
             folders.manifest(root, LABELS)
+
+
+def test_a_file_larger_than_any_slice_is_refused_unread(root):
+    with open(root / "glioma_tumor" / "huge.png", "wb") as file:
+        file.truncate(20 << 30)
+    with pytest.raises(DataError, match=r"huge\.png: is larger than 64 MB"):
+        folders.manifest(root, LABELS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

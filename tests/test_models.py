@@ -159,6 +159,19 @@ def test_a_pickle_that_runs_a_command_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_pickle_without_tensors_is_refused(tmp_path):
+    path = tmp_path / "list.pth"
+    path.write_bytes(b"".join(pickle.dumps(x, protocol=2) for x in (1, 1001, {}, [1, 2], [])))
+    with pytest.raises(WeightsError, match=r"list\.pth: not a PyTorch checkpoint"):
+        weights.read_tensors(path)
+
+
+def test_a_tensor_larger_than_its_storage_is_refused():
+    tensor = weights._Tensor("0", 0, (2**40,), (0,))
+    with pytest.raises(ValueError, match="beyond its storage"):
+        tensor.of({"0": np.zeros(4, np.float32)})
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(tmp_path, share):
     whole = weights._packaged(models.REGISTRY["efficientnet_lite0"].source).read_bytes()

@@ -93,7 +93,22 @@ def test_a_written_file_reads_back_the_same(tmp_path):
     assert (tmp_path / "p.yaml").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "- 1",
+            "a: [",
+            "\x00",
+            "seed: 2024-13-45",
+            "seed: " + "9" * 5000,
+            "seed: !!float x",
+            "seed: !!timestamp x",
+        ),
+        *("a: &a [1]\nseed: *a", "seed: " + "[" * 3000, "seed: " + "{a: " * 3000, "seed: 0x" + "f" * 5000),
+    ],
+)
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"bad\.yaml"):
