@@ -192,7 +192,7 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     return [_row(what, "train_on_batch on one batch in memory", n, own, other, repeats, least=0.95)]
 
 
-def head(repeats: int = 5, epochs: int = 10, name: str = "efficientnet_lite0") -> list[dict]:
+def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -> list[dict]:
     """Time ten epochs of the head alone, on features computed once, against passing every epoch through the backbone."""
     import keras
 
@@ -220,13 +220,14 @@ def head(repeats: int = 5, epochs: int = 10, name: str = "efficientnet_lite0") -
     return [_row(what, "the frozen backbone every epoch", len(rows), own, other, repeats, least=10)]
 
 
-def _training(name: str, augment: bool = True):
-    """A model, the quick profile's training slices, and the steps that a stage of fine-tuning takes."""
+def _training(name: str, augment: bool = True, size: int = 160):
+    """A model, the quick profile's training slices at the real profile's size, and the steps of a stage of fine-tuning."""
     import keras
 
     from btlib import CLASSES, training
 
     study = params.load(params.DEFAULT)
+    study = study.model_copy(update={"preprocessing": study.preprocessing.model_copy(update={"image_size": size})})
     data = datasets.load(study.data, study.preprocessing)
     chosen = study.proposed.model_copy(update={"model": name, "weights": None})
     wanted = runs.fit_of(study, data.fingerprint, chosen, "image_holdout", 0, 0)
@@ -234,7 +235,6 @@ def _training(name: str, augment: bool = True):
     row_of = pd.Series(np.arange(len(data.manifest)), index=data.manifest["image_id"])
     rows = row_of[split.loc[split["role"] == "train", "image_id"]].to_numpy()
     y = data.manifest["label"].map(CLASSES.index).to_numpy()[rows]
-    size = wanted.preprocessing.image_size
     model = models.build(name, None, size, wanted.head, 0)
     image = keras.Input((size, size, 1))
     trainer = keras.Model(image, model(training.augmenter(study.augmentation, size, 0)(image) if augment else image))
@@ -258,7 +258,7 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
     def recipe(image):
         """The map of one slice as keras.io's example makes it (F. Chollet, "Grad-CAM class activation visualization")."""
         with tf.GradientTape() as tape:
-            features, logits = both(image[None, ..., None].astype("float32"))
+            features, logits = both([image[None, ..., None].astype("float32")])
             top = logits[:, 0]
         weights = tf.reduce_mean(tape.gradient(top, features), axis=(0, 1, 2))
         return np.asarray(tf.nn.relu(tf.reduce_sum(features[0] * weights, -1)))
