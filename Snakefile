@@ -26,7 +26,6 @@ workdir: str(home())
 
 REPORT = f"reports/{study.profile}"
 PARAMETERS = f"{REPORT}/parameters.yaml"
-params.write(study, home() / PARAMETERS)
 CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").glob("*.py")))).hexdigest()
 
 main = plan[plan["purpose"] == "proposed"]
@@ -48,6 +47,11 @@ NOTEBOOKS = {
 NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics"], set(plan["id"]), list(NOTEBOOKS))
 
 
+
+onstart:  # a dry run changes nothing
+    params.write(study, home() / PARAMETERS)
+
+
 rule report:
     input:
         expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=NOTEBOOKS),
@@ -56,16 +60,16 @@ rule report:
     params:
         code=CODE,
     shell:
-        "{PYTHON} -m btlib report {PARAMETERS}"
+        "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 
 
 rule fit:
     output:
-        "runs/{id}/provenance.json",
+        update("runs/{id}/provenance.json"),  # so that a finished fit is kept, whatever Snakemake knows of it
     resources:
         mem_mb=4000,  # ViT-B/16 with its optimizer; `btlib study` says how much the machine has
     shell:
-        "{PYTHON} -m btlib fit {PARAMETERS} --id {wildcards.id}"
+        "{PYTHON:q} -m btlib fit {PARAMETERS:q} --id {wildcards.id:q}"
 
 
 for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
@@ -82,11 +86,14 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
         params:
             sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
             code=CODE,
-            attempt=f"{REPORT}/notebooks/.{notebook}.failed.ipynb",
+            attempt=f"{REPORT}/notebooks/.{notebook}",
         log:
             f"{REPORT}/notebooks/.{notebook}.log",
         shell:
-            # A failed notebook stays where a reader can look at it; a finished one takes its place at once.
-            "{PYTHON} -m papermill {input.source:q} {params.attempt:q} -f {PARAMETERS:q} --no-progress-bar"
-            " > {log:q} 2>&1 && mv {params.attempt:q} {output:q}"
-            " || {{ tail -n 40 {log:q}; echo 'the failed notebook: {params.attempt}'; exit 1; }}"
+            # A failed notebook stays where a reader can look at it; a finished one takes its place at once. Each attempt
+            # has a file of its own: where Snakemake alone was killed, the notebook that it had started goes on.
+            "rm -f {params.attempt:q}.*.ipynb; attempt={params.attempt:q}.$$.ipynb;"
+            " {PYTHON:q} -m papermill {input.source:q} $attempt -f {PARAMETERS:q} --no-progress-bar > {log:q} 2>&1"
+            " && mv $attempt {output:q}"
+            " || {{ mv -f $attempt {params.attempt:q}.failed.ipynb; tail -n 40 {log:q};"
+            " echo the failed notebook: {params.attempt:q}.failed.ipynb; exit 1; }}"

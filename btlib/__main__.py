@@ -5,22 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from btlib import DataError, ParamsError, WeightsError, home
-
-EXAMPLES = """\
-examples:
-  python -m btlib study params/quick.yaml --dry-run
-  python -m btlib fetch figshare data/figshare
-  python -m btlib fit params/figshare.yaml
-  python -m btlib trials params/figshare.yaml
-  python -m btlib report params/quick.yaml
-"""
+from btlib import CLASSES, DataError, ParamsError, WeightsError, home
 
 
 def study(args) -> None:
     """Run a whole study through Snakemake; a second one of the same profile waits for the first."""
+    import fcntl
+
     import psutil
-    from filelock import FileLock
 
     from btlib import params
 
@@ -38,11 +30,12 @@ def study(args) -> None:
     if args.dry_run:
         fit_plan(args)
         sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))
-    lock = home() / "reports" / profile / ".lock"
+    lock = home() / "runs" / ".locks" / f"study-{profile}"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        status = subprocess.call([*command, "--nolock"], cwd=home())
-    lock.unlink(missing_ok=True)
+    with open(lock, "a") as held:  # stays: removing it would let two hold it
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Snakemake holds the lock too, for where this process alone is killed, Snakemake goes on.
+        status = subprocess.call([*command, "--nolock"], cwd=home(), pass_fds=[held.fileno()])
     if status:
         sys.exit(status)
     print(f"report: {home() / 'reports' / profile / 'html' / 'index.html'}")
@@ -106,6 +99,47 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def predict(args) -> int:
+    """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
+    import pandas as pd
+
+    from btlib import files, publish
+    from btlib import predict as answers
+
+    model, facts, said = publish.open_model(args.model)
+    said.insert(0, f"{facts.name}, fitted on {facts.data}; not a medical device, for research only")
+    print(*said, sep="\n", file=sys.stderr)
+    rows = []
+    for row in answers.classify(model, facts, answers.expand(args.image), args.gradcam):
+        rows.append(row)
+        if row["error"]:
+            print(f"DataError: {row['error']}", file=sys.stderr)
+        else:
+            shares = "  ".join(f"{c} {row['p_' + c]:.3f}" for c in CLASSES)
+            warning = f"  WARNING: {row['warning']}" if row["warning"] else ""
+            print(f"{row['class']:<10}  {shares}  {row['file']}{warning}")
+    table = pd.DataFrame(rows, columns=answers.COLUMNS)
+    if args.csv is not None:
+        with files.replacing(args.csv) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    failed, warned = (int((table[column] != "").sum()) for column in ("error", "warning"))
+    print(f"{len(table) - failed} of {len(table)} files classified, {warned} with a warning", file=sys.stderr)
+    return int(failed > 0)
+
+
+def export(args) -> None:
+    """Write a run as a published model (published/NAME with card), and any model as ONNX."""
+    from btlib import publish, runs
+
+    if args.publish is None and args.onnx is None:
+        raise ParamsError("export: got neither --publish NAME nor --onnx FILE; allowed: one of them or both")
+    if args.publish is not None:
+        print(publish.write(runs.read(publish.find(args.model).parent), args.publish))
+    if args.onnx is not None:
+        publish.onnx(*publish.open_model(args.model)[:2], args.onnx)
+        print(args.onnx)
+
+
 def bench(args) -> None:
     """Measure speed and write reports/bench.csv and reports/bench.md, and cost.csv and growth.csv beside them."""
     from btlib import bench as measured
@@ -130,32 +164,45 @@ def probe(args) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    top = argparse.ArgumentParser(
-        "btlib", None, __doc__, EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Return the parser of all commands; each comes with an example, which its own help and the common one show."""
+    top = argparse.ArgumentParser("btlib", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    examples = ["examples:"]
 
-    def add(function, name=None):
-        made = commands.add_parser(name or function.__name__, help=function.__doc__, description=function.__doc__)
+    def add(function, example, name=None):
+        name = name or function.__name__
+        examples.append(f"  python -m btlib {name} {example}".rstrip())
+        shown = f"example:\n{examples[-1]}"
+        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=shown)
+        made.formatter_class = argparse.RawDescriptionHelpFormatter
         made.set_defaults(run=function)
         return made
 
-    one = add(study)
+    one = add(study, "params/quick.yaml --dry-run")
     one.add_argument("params", help="a parameter file")
     one.add_argument("--dry-run", action="store_true", help="print what would run")
     one.add_argument("--cores", type=int, help="how many processes at a time (default: one a core)")
-    add(fit_plan, "plan").add_argument("params", help="a parameter file")
-    one = add(fit)
+    add(fit_plan, "params/figshare.yaml", "plan").add_argument("params", help="a parameter file")
+    one = add(fit, "params/figshare.yaml")
     one.add_argument("params", help="a parameter file")
     one.add_argument("--id", help="fit this one alone")
-    add(trials).add_argument("params", help="a parameter file")
-    one = add(fetch)
+    add(trials, "params/figshare.yaml").add_argument("params", help="a parameter file")
+    one = add(fetch, "figshare data/figshare")
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
-    add(report).add_argument("params", help="a parameter file")
-    add(bench).add_argument("lines", nargs="*", help="lines of the table (default: all)")
-    add(probe).add_argument("params", help="a parameter file")
+    add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
+    one = add(predict, "08c173aa6a87 slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
+    one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
+    one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")
+    one.add_argument("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")
+    one.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table")
+    one = add(export, "08c173aa6a87 --publish lite0 --onnx lite0.onnx")
+    one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
+    one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
+    one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
+    add(bench, "maps audit").add_argument("lines", nargs="*", help="lines of the table (default: all)")
+    add(probe, "params/figshare.yaml").add_argument("params", help="a parameter file")
+    top.epilog = "\n".join(examples)
     return top
 
 
@@ -163,7 +210,7 @@ def main() -> None:
     """Run one command; an error that a user can mend is one message and exit code 1, not a traceback."""
     args = parser().parse_args()
     try:
-        args.run(args)
+        sys.exit(args.run(args))
     except (DataError, ParamsError, WeightsError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

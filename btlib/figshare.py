@@ -403,6 +403,8 @@ def _check(array: h5py.Dataset | np.ndarray, name: str, key: str) -> None:
     if not isinstance(array, h5py.Dataset | np.ndarray) or array.shape is None or array.dtype.kind not in "biuf":
         raise DataError(f"{name}: {key} is no array of numbers; a slice has {SLICE}")
     smallest, largest = FIELDS["cvind" if key == "cvind" else "cjdata"][key]
+    if key == "cvind" and len(array.shape) == 2 and min(array.shape) > 1:
+        raise DataError(f"{name}: cvind is declared as {_size(array)}; allowed: one row or one column of folds")
     if len(array.shape) != 2 or not all(smallest <= n <= largest for n in array.shape):
         raise DataError(
             f"{name}: {key} is declared as {_size(array)}; allowed: two dimensions of {smallest} to {largest} each"

@@ -357,11 +357,13 @@ def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
     """Draw the accuracy of one model under every way of splitting, each fit with its interval, beside the paper's.
 
     Args:
-        table: one row a fit, as in models.csv: columns protocol, accuracy, accuracy_low, accuracy_high (0 to 1).
+        table: as leakage.csv: columns protocol, seed, accuracy, accuracy_low, accuracy_high (0 to 1). The row that
+            pools the seeds of a protocol is drawn as the mean of the others.
         paper: the paper's accuracy, 0 to 1.
 
     Used by notebook 07.
     """
+    table = table[table["seed"].astype(str) != "all"]
     protocols = [p for p in PROTOCOL_NAMES if p in set(table["protocol"])]
     figure, axis = _subplots(1, 1, 5.8, 1.15 + 0.55 * len(protocols))
     for at, protocol in enumerate(protocols):
@@ -429,13 +431,15 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     )
     axis.plot(100 * rows["ours"], place, "o", color="#0072B2", ms=6, label="this study, with interval")
     axis.plot(100 * rows["paper"], place, "D", mfc="white", mec="#D55E00", mew=1.5, ms=6, label="paper")
-    axis.set_yticks(place, [textwrap.fill(f"{r.claim} [{r.data}]", 34) for r in rows.itertuples()])
+    one = rows["data"].nunique() == 1
+    words = rows["claim"] if one else rows["claim"] + " [" + rows["data"] + "]"
+    axis.set_yticks(place, [textwrap.fill(w, 38) for w in words])
     for at, verdict in zip(place, rows["verdict"], strict=True):
         axis.text(1.03, at, textwrap.fill(str(verdict), 24), transform=axis.get_yaxis_transform(), va="center", size=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(right=100.5)
     axis.tick_params(axis="y", length=0)
-    axis.set_xlabel("accuracy or score (%)")
+    axis.set_xlabel("accuracy or score (%)" + (f", {rows['data'][0]}" if one else ""))
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
@@ -707,6 +711,24 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
             _show(place, images[row], heat[row], masks[row])
             if row == 0:
                 place.set_title(METHOD_NAMES.get(method, method), size=7)
+    return figure
+
+
+def gradcam_overlay(image, heat, words: str) -> mpl.figure.Figure:
+    """Draw one slice, and beside it the slice under its map.
+
+    Args:
+        image: (S, S) uint8.
+        heat: (S, S), 0 to 1.
+        words: the title.
+
+    Used by `python -m btlib predict`.
+    """
+    figure, axes = _subplots(1, 2, 4.4, 2.5)
+    _bare(axes)
+    _show(axes[0], image)
+    _show(axes[1], image, heat)
+    figure.suptitle(words, size=9)
     return figure
 
 

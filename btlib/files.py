@@ -1,9 +1,14 @@
 """Files that are whole or not there: every writer of the study goes through here."""
 
+import glob
 import os
+import platform
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
@@ -18,7 +23,8 @@ def replacing(path: Path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    sweep(path.parent, path.stem)
+    handle, name = tempfile.mkstemp(prefix=prefix(path.stem), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -33,6 +39,20 @@ def replacing(path: Path):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def prefix(stem: str) -> str:
+    """Return how the name of a temporary file or folder of this process begins."""
+    return f".{stem}-{platform.node()}-{os.getpid()}-"
+
+
+def sweep(folder: Path, stem: str) -> None:
+    """Remove the temporary files and folders that killed processes of this machine left for `stem`."""
+    mine = f".{stem}-{platform.node()}-"
+    for left in folder.glob(f"{glob.escape(mine)}*"):
+        process = left.name.removeprefix(mine).split("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

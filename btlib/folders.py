@@ -16,7 +16,8 @@ from btlib import DataError
 from btlib import manifest as manifests
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-MAX_PIXELS = 64_000_000
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 4096 * 4096
 """A slice has well under a megapixel; a file that claims more than this is a decompression bomb or no slice."""
 
 # Pillow warns of odd metadata in pictures that it decodes well; a picture is either read or refused here.
@@ -69,6 +70,25 @@ def read(root: Path, path: str) -> tuple[np.ndarray, None]:
     Used by notebooks 01, 02 and 06.
     """
     return _decode(_bytes(Path(root), path), f"{root}/{path}"), None
+
+
+def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
+    """Decode one picture from its bytes, and say how coloured it is.
+
+    Args:
+        data: a JPEG, PNG or WebP file's content.
+        name: of the file, for messages.
+
+    Returns:
+        Luminance as `read` gives it, and the tint: the mean over all pixels of largest minus smallest of red, green and
+        blue, 0 (grey) to 255.
+
+    Raises:
+        DataError: it cannot be decoded whole.
+
+    Used by `python -m btlib predict`.
+    """
+    return _decode(data, name, lambda picture: (_luminance(picture), _tint(picture)))
 
 
 def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
@@ -132,32 +152,18 @@ def _bytes(root: Path, path: str) -> bytes:
     try:
         path.encode()
         for i in range(1, len(parts) + 1):
-            mode = os.lstat(root.joinpath(*parts[:i])).st_mode
-            if not (stat.S_ISREG(mode) if i == len(parts) else stat.S_ISDIR(mode)):
+            found = os.lstat(root.joinpath(*parts[:i]))
+            if not (stat.S_ISREG(found.st_mode) if i == len(parts) else stat.S_ISDIR(found.st_mode)):
                 raise DataError(
                     f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
                 )
+        if found.st_size > MAX_BYTES:
+            raise DataError(f"{root}/{path}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
         return root.joinpath(*parts).read_bytes()
     except UnicodeEncodeError:
         raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None
     except OSError as error:
         raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _decode(data: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
-            return _luminance(ImageOps.exif_transpose(picture))
-    except DataError:
-        raise
-    # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
-    except Exception as error:
-        unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
-        raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None
 
 
 def _luminance(picture: Image.Image) -> np.ndarray:
@@ -167,3 +173,26 @@ def _luminance(picture: Image.Image) -> np.ndarray:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture.convert("RGBA"))
     return np.array(picture if picture.mode == "L" else picture.convert("RGB").convert("L"))
+
+
+def _tint(picture: Image.Image) -> float:
+    if picture.mode.startswith(("I", "L", "1")):
+        return 0.0
+    channels = np.asarray(picture.convert("RGB"))
+    return float((channels.max(2) - channels.min(2)).mean())
+
+
+def _decode(data: bytes, name: str, take=_luminance):
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
+            return take(ImageOps.exif_transpose(picture))
+    except DataError:
+        raise
+    # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
+        raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None

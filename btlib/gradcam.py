@@ -401,18 +401,42 @@ def _area_matched_iou(maps, inside):
     return common / (area + highlighted - common)
 
 
-def faithfulness(model, images, maps, classes, steps: int, batch_size: int = 32) -> pd.DataFrame:
+def ends_of(model, images, batch_size: int = 32) -> np.ndarray:
+    """Return the logits (3, n, k) of blurred, whole and black slices, where `faithfulness` begins and ends for any map.
+
+    The blur is wider than in the paper (S / 16 instead of S / 45), because tumours are: less would leave them in view.
+
+    Args:
+        model, images, batch_size: as `maps`.
+
+    Notebook 05.
+    """
+    images = _checked(model, images).astype(np.float32)
+    black = np.zeros((1, *images.shape[1:]), np.float32)
+    blurred, whole, black = np.split(
+        logits_of(model, np.concatenate([_blurred(images), images, black]), batch_size), [len(images), 2 * len(images)]
+    )
+    return np.stack([blurred, whole, black.repeat(len(images), 0)])
+
+
+def _blurred(images):
+    return ndimage.gaussian_filter(images, (0, *[images.shape[1] / 16] * 2))
+
+
+def faithfulness(
+    model, images, maps, classes, steps: int, batch_size: int = 32, ends: np.ndarray | None = None
+) -> pd.DataFrame:
     """Score how the class's probability follows the map: insertion and deletion.
 
     Pixels are shown (insertion, over a blurred slice) or blackened (deletion) in the order of the map, largest first,
     ties in a fixed random order; the score is the area under the probability's curve over the share of pixels.
-    The blur is wider than in the paper (S / 16 instead of S / 45), because tumours are: less would leave them in view.
 
     Args:
         model, images, batch_size: as `maps`.
         maps: (n, S, S).
         classes: (n,) int, the class whose probability is followed.
         steps: number of steps from the whole slice to none.
+        ends: what `ends_of` returned for these slices, where several maps of them are scored; None to work it out.
 
     Returns:
         One row a slice: insertion (higher is better) and deletion (lower is better), both 0 to 1.
@@ -422,19 +446,20 @@ def faithfulness(model, images, maps, classes, steps: int, batch_size: int = 32)
     images = _checked(model, images).astype(np.float32)
     classes = _classes(model, images, classes, batch_size)
     size = images.shape[1]
-    cuts = np.round(np.linspace(0, size * size, steps + 1))[:, None, None, None]
+    cuts = np.round(np.linspace(0, size * size, steps + 1))[1:-1, None, None, None]
     noise = np.random.default_rng(0).random(size * size)
+    blurred, whole, black = ends_of(model, images, batch_size) if ends is None else ends
     areas = np.empty((2, len(images)))
     together = max(1, 512 // (2 * steps + 2))
     for start in range(0, len(images), together):
         part = slice(start, start + together)
-        rank = np.stack([_rank(m, noise) for m in maps[part]])
-        seen, blurred = images[part], ndimage.gaussian_filter(images[part], (0, size / 16, size / 16))
+        rank, seen = np.stack([_rank(m, noise) for m in maps[part]]), images[part]
         shown = rank < cuts
-        inputs = np.stack([np.where(shown, seen, blurred), np.where(shown, 0, seen)])
-        logits = logits_of(model, inputs.reshape(-1, size, size), batch_size)
-        probability = special.softmax(logits, axis=1).reshape(2, steps + 1, len(seen), -1)
-        followed = probability[..., np.arange(len(seen)), classes[part]]
+        inputs = np.stack([np.where(shown, seen, _blurred(seen)), np.where(shown, 0, seen)])
+        inner = logits_of(model, inputs.reshape(-1, size, size), batch_size).reshape(2, steps - 1, len(seen), -1)
+        outer = np.stack([[blurred[part], whole[part]], [whole[part], black[part]]])
+        logits = np.concatenate([outer[:, :1], inner, outer[:, 1:]], axis=1)
+        followed = special.softmax(logits, axis=-1)[..., np.arange(len(seen)), classes[part]]
         areas[:, part] = np.trapezoid(followed, dx=1 / steps, axis=1)
     return pd.DataFrame({"insertion": areas[0], "deletion": areas[1]})
 
@@ -464,9 +489,10 @@ def scores(model, images, masks, maps: dict, about: pd.DataFrame, tolerance: int
     images, masks = np.asarray(images), np.asarray(masks)
     keep = np.flatnonzero(masks.any((1, 2)))
     rows, found = about.iloc[keep].reset_index(drop=True), []
+    classes, ends = rows.class_index.to_numpy(), ends_of(model, images[keep], batch_size)
     for method, heat in maps.items():
         pointed = localisation(heat[keep], masks[keep], tolerance)
-        followed = faithfulness(model, images[keep], heat[keep], rows.class_index.to_numpy(), steps, batch_size)
+        followed = faithfulness(model, images[keep], heat[keep], classes, steps, batch_size, ends)
         found.append(pd.concat([rows.assign(method=method), pointed, followed], axis=1))
     return pd.concat(found, ignore_index=True)
 

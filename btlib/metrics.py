@@ -234,6 +234,41 @@ def paired_bootstrap(y, a, b, patients, samples: int, level: float, seed: int) -
     return Difference(float(value), *_percentiles(drawn, level), float(p))
 
 
+def gap_bootstrap(right_a, patients_a, right_b, patients_b, samples: int, level: float, seed: int) -> Difference:
+    """Bootstrap the difference of two accuracies on different slices of the same patients, resampling patients.
+
+    A patient drawn twice counts twice in both tests, so what the two have in common cancels.
+
+    Args:
+        right_a, right_b: bool (n_a,), (n_b,): whether each test slice was classified right.
+        patients_a, patients_b: (n_a,), (n_b,) patient ids.
+        samples, level, seed: as `intervals`.
+
+    Returns:
+        Accuracy of a minus that of b; p as in `paired_bootstrap`.
+
+    Raises:
+        DataError: a test without slices, or ids that are not one a slice.
+
+    Source: Field, Welsh, JRSS B 69 (2007). Used by notebook 07.
+    """
+    right = [np.asarray(right_a, float), np.asarray(right_b, float)]
+    if not all(len(r) for r in right):
+        raise DataError(f"gap_bootstrap: got {len(right[0])} and {len(right[1])} slices; allowed: more than 0 in each")
+    names = np.concatenate([np.asarray(patients_a).astype(str), np.asarray(patients_b).astype(str)])
+    weights, member = _resamples(names, sum(map(len, right)), samples, seed)
+    shares, values = [], []
+    for mine, of in zip(right, np.split(member, [len(right[0])]), strict=True):
+        count = [np.bincount(of, w, minlength=weights.shape[1]) for w in (mine, np.ones(len(mine)))]
+        with np.errstate(invalid="ignore"):  # a resample may have no patient of one test: it says nothing
+            shares.append((weights @ count[0]) / (weights @ count[1]))
+        values.append(mine.mean())
+    value, drawn = values[0] - values[1], shares[0] - shares[1]
+    drawn = drawn[~np.isnan(drawn)]
+    p = (1 + (np.abs(drawn - value) >= abs(value) - 1e-12).sum()) / (1 + len(drawn))
+    return Difference(float(value), *_percentiles(drawn, level), float(p))
+
+
 def compare(y, predictions: dict, reference: str, patients, samples: int, level: float, seed: int) -> pd.DataFrame:
     """Compare every model with one of them on the same slices; p values are also given after Holm's correction.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -246,6 +247,13 @@ class Study(Section):
 
 SECTIONS = tuple(Study.model_fields)
 
+MAX_DEPTH = 20
+
+_SHORT = reprlib.Repr()
+"""Shows what was given in one line, however large it is."""
+
+_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel = 80, 80, 3
+
 
 def load(name: str | os.PathLike) -> Study:
     """Read a parameter file.
@@ -331,11 +339,22 @@ def write(study: Study, path: Path) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            # A few lines of aliases of aliases unfold to more than any memory holds; deep nesting takes PyYAML minutes.
+            if isinstance(event, yaml.AliasEvent):
+                raise ParamsError(f"{path}: has a YAML alias (*{event.anchor}); write the value out where it is meant")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ParamsError(f"{path}: is nested more than {MAX_DEPTH} deep in YAML; a parameter file never is")
+        return yaml.safe_load(text)
+    except ParamsError:
+        raise
     except FileNotFoundError:
         have = ", ".join(sorted(p.stem for p in PARAMS_DIR.glob("*.yaml") if p.stem != "claims"))
         raise ParamsError(f"{path}: no such parameter file; profiles here: {have}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except Exception as error:  # PyYAML raises nearly anything for a number, date or nesting that is none
         raise ParamsError(f"{path}: cannot be read as YAML: {error}") from None
 
 
@@ -376,4 +395,8 @@ def _explain(error: dict) -> str:
         message = str(error["ctx"]["error"])
         return f"{key}: {message}" if key else message
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key}: got {given!r}; allowed: {message.removeprefix('input should be ')}"
+    try:
+        shown = _SHORT.repr(given)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        shown = "a number of thousands of digits"
+    return f"{key}: got {shown}; allowed: {message.removeprefix('input should be ')}"

@@ -56,7 +56,8 @@ def build(profile: str, study: Study) -> Path:
     root = tables.folder(profile)
     notebooks = _notebooks(profile)
     about = provenance(study)
-    with tempfile.TemporaryDirectory(prefix=".html-", dir=root) as temporary:
+    files.sweep(root, "html")
+    with tempfile.TemporaryDirectory(prefix=files.prefix("html"), dir=root) as temporary:
         source, site = Path(temporary, "source"), Path(temporary, "html")
         _write_source(source, study, notebooks, about)
         _sphinx(source, site, profile, study)
@@ -418,7 +419,7 @@ def _claims_table(study: Study) -> str:
 
 
 def _value(value) -> str:
-    """Write a claim's value: a share of 1 in percent, another number to four digits, text as it is."""
+    """Write a claim's value: a share of 1, or a difference of shares, in percent, another number to four digits."""
     try:
         number = float(value)
     except ValueError:
@@ -427,7 +428,7 @@ def _value(value) -> str:
         return ""
     return (
         f"{100 * number:.2f}{PERCENT}"
-        if 0 <= number <= 1
+        if -1 <= number <= 1
         else f"{number:,.0f}"
         if abs(number) >= 1000
         else f"{number:.4g}"

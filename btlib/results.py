@@ -153,27 +153,45 @@ def ablation(plan: pd.DataFrame) -> pd.DataFrame:
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return leakage.csv: the proposed model under every way of splitting, and what each loses against slice by slice.
 
-    Folds of one seed are pooled, so that a row's slices are all that its protocol tests.
+    Folds of one seed are pooled, so that a row's slices are all that its protocol tests. A protocol with several seeds
+    has a last row that pools them, `seed` "all": its accuracy is their mean.
 
     Returns:
-        protocol, seed, n_test, patients_crossing, accuracy, accuracy_low, accuracy_high, difference (accuracy minus
-        that of image_holdout with the same seed, or its first seed; empty where there is none). Notebook 07.
+        protocol, seed, fits, n_test, accuracy, accuracy_low, accuracy_high, difference (accuracy minus that of
+        image_holdout, all its seeds pooled), difference_low, difference_high (empty for image_holdout itself, and
+        where it was not fitted), kept_together (the unit of the split). Notebook 07.
     """
     parts: dict = {}
     for run in finished(plan, "proposed"):
-        parts.setdefault((run.fit.protocol, run.fit.seed), []).append(run)
+        tested = run.predictions("test")
+        for seed in (str(run.fit.seed), "all"):
+            parts.setdefault((run.fit.protocol, seed), []).append(tested)
+    base = parts.get(("image_holdout", "all"))
     rows = []
-    for (protocol, seed), members in parts.items():
-        predictions = pd.concat([r.predictions("test") for r in members])
+    for (protocol, seed), members in sorted(parts.items(), key=lambda item: [*map(str, item[0])]):
+        if seed == "all" and len(runs.seeds_of(study, protocol)) == 1:
+            continue
+        predictions = pd.concat(members)
         accuracy = intervals(study, predictions).set_index("score").loc["accuracy"]
-        rows.append((protocol, seed, len(members), len(predictions), *accuracy[["value", "low", "high"]]))
-    names = ["protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high"]
-    table = pd.DataFrame(rows, columns=names)
-    base = table[table["protocol"] == "image_holdout"].set_index("seed")["accuracy"]
-    against = [base.get(s, base.iloc[0] if len(base) else np.nan) for s in table["seed"]]
-    table["difference"] = table["accuracy"] - against
-    table["kept_together"] = [splits.UNIT[p.split("_")[0]] for p in table["protocol"]]
-    return table
+        gap = (
+            (np.nan,) * 3 if base is None or protocol == "image_holdout" else _gap(study, predictions, pd.concat(base))
+        )
+        unit = splits.UNIT[protocol.split("_")[0]]
+        numbers = accuracy[["value", "low", "high"]]
+        rows.append((protocol, seed, len(members), len(predictions), *numbers, *gap, unit))
+    names = ("protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high")
+    table = pd.DataFrame(rows, columns=[*names, "difference", "difference_low", "difference_high", "kept_together"])
+    order = list(dict.fromkeys(p.protocol for p in study.protocols))
+    return table.sort_values("protocol", key=lambda c: c.map(order.index), kind="stable").reset_index(drop=True)
+
+
+def _gap(study, predictions, base) -> tuple[float, float, float]:
+    arguments = []
+    for table in (predictions, base):
+        y, logits, patients = truth(table)
+        arguments += [logits.argmax(1) == y, patients]
+    s = study.statistics
+    return metrics.gap_bootstrap(*arguments, s.bootstrap, s.level, study.seed)[:3]
 
 
 SETTINGS = ("preprocessing", "split", "head", "augmentation", "recipe")
@@ -230,32 +248,39 @@ def _flat(settings: dict) -> dict:
     return {f"{part}.{k}": v for part, values in settings.items() for k, v in (values or {"": None}).items()}
 
 
-def claims(study: params.Study, found: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+def claims(study: params.Study, found: dict[str, tuple]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict.
 
     Args:
         study: the parameters.
-        found: claim's key in params/claims.yaml to (value, low, high); a claim without an entry was not tested here.
+        found: claim's key in params/claims.yaml to (value, low, high), and a verdict where the numbers alone would
+            mislead; a claim without an entry was not tested here.
 
     Returns:
         claim, paper, ours, low, high, verdict, data. "reached": our value is at least the paper's; "within the
         interval": it is less, but the paper's lies in our interval; else "not reached". A claim without a number
         "holds" where our interval lies above 0. Notebook 07.
     """
-    listed = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
     rows = []
-    for key, claim in listed.items():
-        value, low, high = found.get(key, (np.nan,) * 3)
+    for key, claim in listed_claims().items():
+        value, low, high, *said = found.get(key, (np.nan,) * 3)
         paper = np.nan if claim["value"] is None else claim["value"]
-        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high)
+        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high, *said)
         data = said_of(study.external if key.startswith("external") and study.external else study.data)
         rows.append((claim["text"], paper, value, low, high, verdict, data if not np.isnan(value) else ""))
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "low", "high", "verdict", "data"])
 
 
-def _verdict(study, paper, value, low, high) -> str:
+def listed_claims() -> dict[str, dict]:
+    """Read params/claims.yaml: the key of each claim, its text and its value (None where the paper gives none)."""
+    return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
+
+
+def _verdict(study, paper, value, low, high, said="") -> str:
     if study.data.source == "phantom":
         return "no verdict"
+    if said:
+        return said
     if np.isnan(paper):
         low, high = (value if np.isnan(bound) else bound for bound in (low, high))
         return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
@@ -264,8 +289,12 @@ def _verdict(study, paper, value, low, high) -> str:
     return "within the interval" if low <= paper <= high else "not reached"
 
 
-def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
-    """Collect what this study found for each claim of params/claims.yaml: value, low, high.
+RIVALS = ("vgg16", "resnet152v2", "vit_b16")
+"""The networks that the paper's EfficientNet is said to be ahead of."""
+
+
+def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple]:
+    """Collect what this study found for each claim of params/claims.yaml: value, low, high and, perhaps, a verdict.
 
     Args:
         study: the parameters.
@@ -278,13 +307,16 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
     made = {}
     for key, protocols in (("accuracy", ["image_holdout"]), ("accuracy_patients", ["group_folds", "group_holdout"])):
         rows = next((r for p in protocols if len(r := split[split["protocol"] == p])), None)
-        if rows is not None:
-            made[key] = tuple(rows.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
+        if rows is not None:  # the last row of a protocol pools its seeds
+            made[key] = tuple(rows.iloc[-1][["accuracy", "accuracy_low", "accuracy_high"]])
     compared = _read(study, "comparison")
+    compared = compared[compared["model"].isin(RIVALS)] if len(compared) else compared
     if len(compared):
         best = compared.sort_values("accuracy").iloc[-1]
-        made["baselines"] = (-best["difference"], -best["high"], -best["low"])
-        rivals = scores[scores["model"].isin(compared["model"])]["parameters"].min()
+        theirs, own = (f"{best[f'{who}weights']} weights, {best[f'{who}image_size']} px" for who in ("", "reference_"))
+        said = "" if theirs == own else f"no fair test: {theirs} against {own}"
+        made["baselines"] = (-best["difference"], -best["high"], -best["low"], said)
+        rivals = scores[scores["model"].isin(RIVALS)]["parameters"].min()
         own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
         made["parameters"] = (1 - own / rivals, np.nan, np.nan)  # counted, not estimated
     maps = _read(study, "gradcam_controls")
@@ -396,6 +428,9 @@ def verdict_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFra
             else f" Here: {percent(row.ours, *([] if np.isnan(row.low) else [row.low, row.high]))}."
         )
         lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
-    for row in split[split["protocol"] != "image_holdout"].dropna(subset=["difference"]).itertuples():
-        lines.append(f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points from image_holdout.")
+    for row in split.dropna(subset=["difference"]).itertuples():
+        lines.append(
+            f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
+            f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from image_holdout."
+        )
     return "\n".join(lines)

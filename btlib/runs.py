@@ -204,6 +204,8 @@ class Run:
     """
 
     fit: Fit
+    at: Path | None = None
+    """Where it lies, if not under runs/."""
 
     @property
     def id(self) -> str:
@@ -212,21 +214,27 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """runs/<id>."""
-        return home() / "runs" / self.id
+        """runs/<id>, or wherever it was brought from."""
+        return self.at or home() / "runs" / self.id
 
     def model(self):
         """Load the fitted keras.Model; Keras's safe mode stays on.
 
         Raises:
-            DataError: the run was brought here without its model.
+            DataError: the run was brought here without its model, or the file is no model that is safe to load.
         """
         import keras
 
         path = self.folder / "model.keras"
         if not path.exists():
             raise DataError(f"{path}: not kept with this run; remove its folder to fit it again")
-        return keras.models.load_model(path, compile=False)
+        try:
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises nearly anything for a damaged or forbidden file
+            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            raise DataError(
+                f"{path}: no model that can be loaded safely ({reason}); remove its folder to fit it again"
+            ) from None
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds, learning_rate (at its start)."""
@@ -248,9 +256,43 @@ class Run:
 
 
 def load(fit: Fit) -> Run | None:
-    """Return the run of a fit if it is finished, else None."""
+    """Return the run of a fit if it is finished, else None.
+
+    Raises:
+        DataError: the folder that bears the fit's id holds the run of another fit, or of code that wrote fit.json otherwise.
+    """
     run = Run(fit)
-    return run if (run.folder / "provenance.json").exists() else None
+    if not (run.folder / "provenance.json").exists():
+        return None
+    path = run.folder / "fit.json"
+    try:
+        same = json.loads(path.read_text(encoding="utf-8")) == json.loads(fit.model_dump_json())
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise DataError(
+            f"{path}: is not of the fit that its folder is named for ({fit.title}); allowed: a run as this code leaves it. "
+            "Remove the folder to fit it again"
+        )
+    return run
+
+
+def read(folder: Path) -> Run:
+    """Return the finished run that lies in a folder, of this machine or another.
+
+    Raises:
+        DataError: it holds no finished run of this version of the code.
+
+    Used by `python -m btlib predict` and `export`.
+    """
+    for name in ("fit.json", "predictions.csv", "provenance.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: holds no {name}; a finished run has one")
+    try:
+        return Run(Fit.model_validate_json((folder / "fit.json").read_bytes()), folder)
+    except ValueError as error:
+        reason = "; ".join(str(error).splitlines()[1:3]) or error
+        raise DataError(f"{folder / 'fit.json'}: not written by this version of the code ({reason})") from None
 
 
 @contextmanager
@@ -269,6 +311,8 @@ def claim(fit: Fit) -> Iterator[Path]:
     with FileLock(folder / ".locks" / fit.id):
         partial = folder / f".{fit.id}"
         partial.mkdir(exist_ok=True)
+        for left in partial.glob(".*"):  # a killed process's temporary files; none is being written, the lock is ours
+            left.unlink()
         try:
             yield partial
         finally:

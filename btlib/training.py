@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, cost, datasets, files, models, params, runs, splits, watched, weights
+from btlib import CLASSES, DataError, cost, datasets, files, models, params, runs, splits, watched, weights
 
 BN_MOMENTUM = 0.9
 """With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
@@ -98,7 +98,9 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
             train = _train_head if stage.unfreeze == "head" else _train_stage
             train(wanted, model, data.images, parts, state, number, stage)
         if wanted.recipe.renew_statistics:
-            renew_statistics(model, data.images, parts["train"][0], wanted.recipe.batch_size)
+            renew_statistics(
+                model, learned_norms(model, wanted), data.images, parts["train"][0], wanted.recipe.batch_size
+            )
         seen = table[table["role"] != "train"]
         logits = predict(model, data.images, seen["row"].to_numpy())
     finally:
@@ -155,26 +157,47 @@ def read(images, rows) -> np.ndarray:
     return np.stack([images[int(r)] for r in rows])[..., None]
 
 
-def renew_statistics(model, images, rows, batch_size: int) -> None:
+def learned_norms(model, wanted: runs.Fit) -> list:
+    """Return the BatchNorm layers that some stage of a fit let learn.
+
+    The others kept the statistics that the layers above them learned with.
+
+    Args:
+        model: of the fit.
+        wanted: its recipe says which stages thaw how deep, and whether BatchNorm learns at all.
+    """
+    depth, stages = models.depths(model, wanted.model), [stage.unfreeze for stage in wanted.recipe.stages]
+    deepest = max(depth.values()) if "all" in stages else max((s for s in stages if s != "head"), default=0)
+    learns = wanted.recipe.batchnorm == "train"
+    return [n for n in _norms(model) if learns and depth[n.name] <= deepest]
+
+
+def _norms(model) -> list:
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def renew_statistics(model, norms: list, images, rows, batch_size: int) -> None:
     """Recompute BatchNorm's moving statistics as plain averages over clean training slices.
 
     Statistics gathered under augmentation, or before weights were averaged, do not fit clean slices.
 
     Args:
         model: changed in place; weights stay as they are.
+        norms: its BatchNorm layers to renew, `learned_norms`; the others stay as they are.
         images: (N, S, S) uint8.
         rows: training slices.
         batch_size: slices at a time; a last, smaller batch is left out.
     """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    before = [(n, n.trainable, n.momentum) for n in norms], [(d, d.rate) for d in drops]
+    before = [(n, n.trainable, n.momentum) for n in _norms(model)], [(d, d.rate) for d in drops]
+    for norm in _norms(model):
+        norm.trainable = norm in norms
     for drop in drops:
         drop.rate = 0
     order = np.random.default_rng(0).permutation(rows)
-    for k in range(min(40, max(1, len(rows) // batch_size))):
+    for k in range(min(40, max(1, len(rows) // batch_size)) if norms else 0):
         for norm in norms:
-            norm.trainable, norm.momentum = True, k / (k + 1)
+            norm.momentum = k / (k + 1)
         model(read(images, np.sort(order[k * batch_size : (k + 1) * batch_size])), training=True)
     for norm, trainable, momentum in before[0]:
         norm.trainable, norm.momentum = trainable, momentum
@@ -304,15 +327,23 @@ class _State:
         self.stage, self.epoch, self.seconds, self.history, self.extra = 0, 0, 0.0, [], {}
         self.best = None
         if self.path.exists():
-            with np.load(self.path) as saved:
-                facts = json.loads(str(saved["facts"]))
-                self.stage, self.epoch, self.seconds = facts["stage"], facts["epoch"], facts["seconds"]
-                self.history = facts["history"]
-                model.set_weights([saved[f"w{i}"] for i in range(len(model.weights))])
-                self.extra = {k: saved[k] for k in saved.files if k[0] == "o"}
-                if "b0" in saved.files:
-                    self.best = [saved[f"b{i}"] for i in range(len(model.weights))]
+            try:
+                self.read()
+            except Exception as error:  # other code's or another program's: NumPy and Keras fail each in its way
+                raise DataError(
+                    f"{self.path}: is no state that this code left of the fit ({error}); remove it to fit from the start"
+                ) from None
         self.clock = time.monotonic()
+
+    def read(self):
+        with np.load(self.path, allow_pickle=False) as saved:
+            facts = json.loads(str(saved["facts"]))
+            self.stage, self.epoch, self.seconds = facts["stage"], facts["epoch"], facts["seconds"]
+            self.history = facts["history"]
+            self.model.set_weights([saved[f"w{i}"] for i in range(len(self.model.weights))])
+            self.extra = {k: saved[k] for k in saved.files if k[0] == "o"}
+            if "b0" in saved.files:
+                self.best = [saved[f"b{i}"] for i in range(len(self.model.weights))]
 
     def save(self, stage: int, epoch: int, optimizer=()):
         self.stage, self.epoch = stage, epoch

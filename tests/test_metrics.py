@@ -268,6 +268,26 @@ def test_paired_bootstrap_rejects_a_true_null_at_its_rate():
     assert 2 <= (np.array(p) < 0.05).sum() <= 20
 
 
+def test_gap_bootstrap_known_cases():
+    patients = np.repeat(np.arange(40), 5)
+    right = np.ones(200, bool)
+    right[::5] = False  # one slice of five wrong in each patient: every resample has the same gap
+    gap = metrics.gap_bootstrap(right, patients, np.ones(80, bool), patients[:80], 300, 0.95, 0)
+    assert gap[:3] == pytest.approx((-0.2, -0.2, -0.2)) and gap.p == pytest.approx(1 / 301)
+    same = metrics.gap_bootstrap(right, patients, right, patients, 300, 0.95, 0)
+    assert same[:3] == pytest.approx((0, 0, 0)) and same.p == 1
+
+
+def test_gap_bootstrap_is_as_wide_as_theory_says_where_the_tests_share_no_patient():
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.8
+    gap = metrics.gap_bootstrap(right[:200], np.arange(200), right[200:], np.arange(200, 400), 4000, 0.95, 0)
+    expected = 2 * 1.96 * np.sqrt(sum(p * (1 - p) / 200 for p in (right[:200].mean(), right[200:].mean())))
+    assert gap.high - gap.low == pytest.approx(expected, rel=0.1)
+    with pytest.raises(DataError, match="0 and 1 slices"):
+        metrics.gap_bootstrap([], [], [True], ["a"], 100, 0.95, 0)
+
+
 def test_compare_corrects_with_holm():
     y, logits, patients = made_up(n=600, patients=100)
     good = logits.argmax(axis=1)

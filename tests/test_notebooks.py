@@ -77,6 +77,19 @@ def test_a_second_execution_gives_the_same_outputs(executed, name):
     assert done.returncode == 0, done.stdout[-6000:]
 
 
+def test_without_an_external_set_notebook_06_says_so(executed, tmp_path):
+    given = small() | {"profile": "alone", "external": None}
+    params.write(params.check(given, "alone"), tmp_path / "alone.yaml")
+    env = {**os.environ, "BTLIB_HOME": str(executed)}
+    out = executed / "reports/alone/notebooks/06_cross_dataset.ipynb"
+    out.parent.mkdir(parents=True)
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / out.name), str(out), "--no-progress-bar"]
+    done = subprocess.run([*command, "-f", str(tmp_path / "alone.yaml")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    last = json.loads(out.read_text())["cells"][-1]["outputs"][-1]["data"]["text/markdown"]
+    assert "no external set" in "".join(last)
+
+
 def test_the_tables_have_their_stable_names_and_columns(here):
     from btlib import results
 

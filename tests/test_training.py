@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib import CLASSES, datasets, params, results, runs, training
+from btlib import CLASSES, datasets, models, params, results, runs, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -167,11 +167,28 @@ def test_renewed_statistics_are_the_mean_and_variance_of_clean_slices():
     norm = keras.layers.BatchNormalization()
     model = keras.Model(image, keras.layers.Dropout(0.5)(norm(image)))
     slices = np.random.default_rng(0).integers(0, 255, (32, 4, 4)).astype(np.uint8)
-    training.renew_statistics(model, slices, np.arange(32), 8)
+    training.renew_statistics(model, [norm], slices, np.arange(32), 8)
     batches = slices[np.random.default_rng(0).permutation(32)].reshape(4, -1).astype(float)
     assert float(norm.moving_mean[0]) == pytest.approx(slices.mean(), rel=1e-4)
     assert float(norm.moving_variance[0]) == pytest.approx(batches.var(axis=1).mean(), rel=1e-3)
     assert norm.momentum == 0.99
+
+
+@pytest.mark.parametrize(
+    ("thawed", "batchnorm", "renewed"), [("all", "train", True), ("head", "train", False), ("all", "frozen", False)]
+)
+def test_statistics_that_no_stage_moved_stay_those_that_the_head_learned_with(study, home, thawed, batchnorm, renewed):
+    stages = [s.model_copy(update={"unfreeze": thawed}) for s in study.recipes["scratch"].stages]
+    run = training.fit(study, wanted(study, stages=stages, batchnorm=batchnorm, renew_statistics=True))
+    begun = models.build("toy", None, 32, study.head, 0).get_layer("block1_bn").moving_mean.numpy()
+    assert bool(np.any(run.model().get_layer("block1_bn").moving_mean.numpy() != begun)) == renewed
+
+
+def test_only_the_blocks_that_a_stage_thawed_are_renewed(study, home):
+    stages = [s.model_copy(update={"unfreeze": deep}) for s in study.recipes["scratch"].stages for deep in (1, 2)]
+    model = models.build("toy", None, 32, study.head, 0)
+    assert [n.name for n in training.learned_norms(model, wanted(study, stages=stages))] == ["block1_bn"]
+    assert training.learned_norms(model, wanted(study, stages=stages[:1])) == []
 
 
 def test_lower_layers_learn_more_slowly_by_the_factor_asked_for():

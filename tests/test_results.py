@@ -1,0 +1,112 @@
+"""Verdicts follow from numbers by rule, and nothing pretrained is compared silently with something random."""
+
+import pandas as pd
+import pytest
+
+from btlib import datasets, params, results, runs, tables, training
+
+RIVAL = {
+    "model": "vgg16",
+    "weights": "random",
+    "image_size": 96,
+    "reference": "efficientnet_lite0",
+    "reference_weights": "imagenet",
+    "reference_image_size": 160,
+    "accuracy": 0.7,
+    "difference": -0.25,
+    "low": -0.3,
+    "high": -0.2,
+}
+
+
+@pytest.fixture
+def real(monkeypatch, tmp_path):
+    """The figshare profile in an empty home: its tables are what a test writes there."""
+    monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
+    return params.load("figshare")
+
+
+def verdict(study, key, *numbers):
+    table = results.claims(study, {key: numbers})
+    texts = dict(zip(results.listed_claims(), table["verdict"], strict=True))
+    assert set(texts.values()) - {"not tested"} == {texts[key]}
+    return texts[key]
+
+
+@pytest.mark.parametrize(
+    ("key", "numbers", "expected"),
+    [
+        ("accuracy", (0.9935, 0.98, 1.0), "reached"),
+        ("accuracy", (0.99, 0.98, 0.9936), "within the interval"),
+        ("accuracy", (0.99, 0.98, 0.993), "not reached"),
+        ("baselines", (0.1, 0.05, 0.2), "holds"),
+        ("baselines", (0.1, -0.05, 0.2), "undecided"),
+        ("baselines", (-0.1, -0.2, -0.05), "does not hold"),
+        ("parameters", (0.8, float("nan"), float("nan")), "holds"),
+        ("baselines", (0.1, 0.05, 0.2, "no fair test"), "no fair test"),
+    ],
+)
+def test_a_verdict_follows_from_value_and_interval(real, key, numbers, expected):
+    assert verdict(real, key, *numbers) == expected
+
+
+def test_made_up_slices_get_no_verdict():
+    assert verdict(params.load("quick"), "accuracy", 1.0, 0.99, 1.0) == "no verdict"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ["no fair test", "random weights, 96 px against imagenet weights, 160 px"]),
+        ({"weights": "imagenet"}, ["no fair test", "96 px", "160 px"]),
+        ({"weights": "imagenet", "image_size": 160}, []),
+    ],
+)
+def test_a_random_or_smaller_rival_is_no_fair_test(real, changes, told):
+    tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | changes, RIVAL | {"model": "efficientnet_b0"}]))
+    scores = pd.DataFrame({"model": ["efficientnet_lite0", "vgg16", "efficientnet_b0"], "parameters": [3.0, 12.0, 4.0]})
+    split = pd.DataFrame({"protocol": []})
+    value, low, high, said = results.found(real, scores, split)["baselines"]
+    assert (value, low, high) == pytest.approx((0.25, 0.2, 0.3))
+    assert all(words in said for words in told) and bool(said) == bool(told)
+    assert results.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)
+
+
+def test_an_efficientnet_is_no_rival_of_the_paper(real):
+    tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | {"model": "efficientnet_b0"}]))
+    scores = pd.DataFrame({"model": ["efficientnet_lite0", "efficientnet_b0"], "parameters": [3.0, 4.0]})
+    assert results.found(real, scores, pd.DataFrame({"protocol": []})) == {}
+
+
+@pytest.mark.parametrize(
+    ("share", "n_test", "right", "wrong"), [(0.1, 307, 305, 2), (0.15, 460, 457, 3), (0.2, 613, 609, 4)]
+)
+def test_the_papers_accuracy_is_a_handful_of_errors(share, n_test, right, wrong):
+    row = results.holdout_errors(0.9935, 3064, 0.95).set_index("fraction").loc[share]
+    assert tuple(row[["n_test", "right", "wrong"]]) == (n_test, right, wrong)
+    assert row["low"] < 0.9935 < row["high"]
+
+
+def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(study, home):
+    given = study.model_dump()
+    given["protocols"] = [{"protocol": "group_holdout", "seeds": [0]}, {"protocol": "image_holdout", "seeds": [0, 1]}]
+    study = params.check(given, "x")
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    right = {}
+    for fit in plan["fit"]:
+        y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))
+        right[fit.protocol, fit.seed] = (logits.argmax(1) == y).mean()
+    table = results.leakage(study, plan)
+    assert list(zip(table["protocol"], table["seed"], table["fits"], strict=True)) == [
+        ("group_holdout", "0", 1),
+        ("image_holdout", "0", 1),
+        ("image_holdout", "1", 1),
+        ("image_holdout", "all", 2),
+    ]
+    mean = (right["image_holdout", 0] + right["image_holdout", 1]) / 2
+    assert table["accuracy"].tolist()[1:] == pytest.approx([right["image_holdout", 0], right["image_holdout", 1], mean])
+    first = table.iloc[0]
+    assert first["difference"] == pytest.approx(right["group_holdout", 0] - mean)
+    assert first["difference_low"] <= first["difference"] <= first["difference_high"]
+    assert table["difference"].isna().tolist() == [False, True, True, True]
+    assert table["kept_together"].tolist() == ["patient_group"] + ["image_id"] * 3
