@@ -47,6 +47,7 @@ def run(lines: list[str] | None = None) -> pd.DataFrame:
         raise params.ParamsError(f"bench: got {unknown[0]!r}; allowed: {', '.join(LINES)}")
     facts = {"hardware": f"{runs.processor()}, {os.cpu_count()} cores", "commit": runs.commit()[:12]}
     table = _read("bench")
+    table = table[table["line"].isin(list(LINES))]
     for line in lines or LINES:
         load = round(os.getloadavg()[0], 1)
         rows = pd.DataFrame([{"line": line, "load": load} | facts | row for row in LINES[line]()], columns=COLUMNS)
@@ -283,7 +284,7 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
 
 
 def audits(sizes: tuple[int, ...] = (1000, 2000, 4000), repeats: int = 3) -> list[dict]:
-    """Time the overlap audit of two sets of n made-up heads: against all pairs of hashes, and against the size before."""
+    """Time the overlap audit of two sets of n made-up heads against all pairs of hashes, and against fewer heads."""
     rows, before, seconds = [], None, {}
     for n in sizes:
         a, b = (_heads(n, seed) for seed in (0, 1))
@@ -299,7 +300,7 @@ def audits(sizes: tuple[int, ...] = (1000, 2000, 4000), repeats: int = 3) -> lis
             against = f"all pairs by imagehash.phash, {turns}"
             rows.append(_row("overlap audit, n against n heads", against, n, times[0], other, repeats, least=10))
         if before:
-            against = f"growth from {before}"
+            against = f"the same with {before}"
             rows.append(_row("overlap audit, n against n heads", against, n, times[0], seconds[before], 1))
         before = n
     return rows
@@ -454,7 +455,7 @@ def _machine() -> str:
 
 
 def costs(size: int = 224) -> list[dict]:
-    """Write reports/cost.csv: what each model costs in each precision, one after the other; done ones are not kept."""
+    """Write reports/cost.csv: what each model costs in each precision, written after each."""
     head, made = params.load(params.DEFAULT).head, []
     for name in COST_MODELS:
         for precision in PRECISIONS:
@@ -479,7 +480,7 @@ def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
     for column, what in (("prepare_seconds", "cache of n slices"), ("fit_seconds", "fit of n slices, one epoch")):
         for (_, small_), (_, large) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
             n = int(large["slices"])
-            against = f"growth from {int(small_['slices'])}"
+            against = f"the same with {int(small_['slices'])}"
             rows.append(_row(f"{what}, 64 px", against, n, large[column], small_[column], 1))
     return rows
 
