@@ -21,7 +21,7 @@ COLUMNS = (
     *("line", "what", "against", "n", "seconds", "against_seconds", "ratio", "target", "met", "repeats"),
     *("load", "hardware", "commit"),
 )
-COST_MODELS = ("efficientnet_lite0", "efficientnet_b0", "vgg16", "resnet152v2", "vit_b16")
+COST_MODELS = ("efficientnet_lite0", "efficientnet_lite2", "efficientnet_b0", "vgg16", "resnet152v2", "vit_b16")
 PRECISIONS = ("float32", "mixed_bfloat16")
 GROWTH = (500, 1000, 2000, 4000)
 """Slices in the studies whose time, cache and memory are compared."""
