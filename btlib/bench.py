@@ -21,7 +21,7 @@ COLUMNS = (
     *("line", "what", "against", "n", "seconds", "against_seconds", "ratio", "target", "met", "repeats"),
     *("load", "hardware", "commit"),
 )
-COST_MODELS = ("efficientnet_lite0", "efficientnet_b0", "vgg16", "resnet152v2", "vit_b16")
+COST_MODELS = ("efficientnet_lite0", "efficientnet_lite2", "efficientnet_b0", "vgg16", "resnet152v2", "vit_b16")
 PRECISIONS = ("float32", "mixed_bfloat16")
 GROWTH = (500, 1000, 2000, 4000)
 """Slices in the studies whose time, cache and memory are compared."""
@@ -47,6 +47,7 @@ def run(lines: list[str] | None = None) -> pd.DataFrame:
         raise params.ParamsError(f"bench: got {unknown[0]!r}; allowed: {', '.join(LINES)}")
     facts = {"hardware": f"{runs.processor()}, {os.cpu_count()} cores", "commit": runs.commit()[:12]}
     table = _read("bench")
+    table = table[table["line"].isin(list(LINES))]
     for line in lines or LINES:
         load = round(os.getloadavg()[0], 1)
         rows = pd.DataFrame([{"line": line, "load": load} | facts | row for row in LINES[line]()], columns=COLUMNS)
@@ -192,7 +193,7 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     return [_row(what, "train_on_batch on one batch in memory", n, own, other, repeats, least=0.95)]
 
 
-def head(repeats: int = 5, epochs: int = 10, name: str = "efficientnet_lite0") -> list[dict]:
+def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -> list[dict]:
     """Time ten epochs of the head alone, on features computed once, against passing every epoch through the backbone."""
     import keras
 
@@ -220,13 +221,14 @@ def head(repeats: int = 5, epochs: int = 10, name: str = "efficientnet_lite0") -
     return [_row(what, "the frozen backbone every epoch", len(rows), own, other, repeats, least=10)]
 
 
-def _training(name: str, augment: bool = True):
-    """A model, the quick profile's training slices, and the steps that a stage of fine-tuning takes."""
+def _training(name: str, augment: bool = True, size: int = 160):
+    """A model, the quick profile's training slices at the real profile's size, and the steps of a stage of fine-tuning."""
     import keras
 
     from btlib import CLASSES, training
 
     study = params.load(params.DEFAULT)
+    study = study.model_copy(update={"preprocessing": study.preprocessing.model_copy(update={"image_size": size})})
     data = datasets.load(study.data, study.preprocessing)
     chosen = study.proposed.model_copy(update={"model": name, "weights": None})
     wanted = runs.fit_of(study, data.fingerprint, chosen, "image_holdout", 0, 0)
@@ -234,7 +236,6 @@ def _training(name: str, augment: bool = True):
     row_of = pd.Series(np.arange(len(data.manifest)), index=data.manifest["image_id"])
     rows = row_of[split.loc[split["role"] == "train", "image_id"]].to_numpy()
     y = data.manifest["label"].map(CLASSES.index).to_numpy()[rows]
-    size = wanted.preprocessing.image_size
     model = models.build(name, None, size, wanted.head, 0)
     image = keras.Input((size, size, 1))
     trainer = keras.Model(image, model(training.augmenter(study.augmentation, size, 0)(image) if augment else image))
@@ -258,7 +259,7 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
     def recipe(image):
         """The map of one slice as keras.io's example makes it (F. Chollet, "Grad-CAM class activation visualization")."""
         with tf.GradientTape() as tape:
-            features, logits = both(image[None, ..., None].astype("float32"))
+            features, logits = both([image[None, ..., None].astype("float32")])
             top = logits[:, 0]
         weights = tf.reduce_mean(tape.gradient(top, features), axis=(0, 1, 2))
         return np.asarray(tf.nn.relu(tf.reduce_sum(features[0] * weights, -1)))
@@ -283,7 +284,7 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
 
 
 def audits(sizes: tuple[int, ...] = (1000, 2000, 4000), repeats: int = 3) -> list[dict]:
-    """Time the overlap audit of two sets of n made-up heads: against all pairs of hashes, and against the size before."""
+    """Time the overlap audit of two sets of n made-up heads against all pairs of hashes, and against fewer heads."""
     rows, before, seconds = [], None, {}
     for n in sizes:
         a, b = (_heads(n, seed) for seed in (0, 1))
@@ -299,7 +300,7 @@ def audits(sizes: tuple[int, ...] = (1000, 2000, 4000), repeats: int = 3) -> lis
             against = f"all pairs by imagehash.phash, {turns}"
             rows.append(_row("overlap audit, n against n heads", against, n, times[0], other, repeats, least=10))
         if before:
-            against = f"growth from {before}"
+            against = f"the same with {before}"
             rows.append(_row("overlap audit, n against n heads", against, n, times[0], seconds[before], 1))
         before = n
     return rows
@@ -454,7 +455,7 @@ def _machine() -> str:
 
 
 def costs(size: int = 224) -> list[dict]:
-    """Write reports/cost.csv: what each model costs in each precision, one after the other; done ones are not kept."""
+    """Write reports/cost.csv: what each model costs in each precision, written after each."""
     head, made = params.load(params.DEFAULT).head, []
     for name in COST_MODELS:
         for precision in PRECISIONS:
@@ -479,7 +480,7 @@ def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
     for column, what in (("prepare_seconds", "cache of n slices"), ("fit_seconds", "fit of n slices, one epoch")):
         for (_, small_), (_, large) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
             n = int(large["slices"])
-            against = f"growth from {int(small_['slices'])}"
+            against = f"the same with {int(small_['slices'])}"
             rows.append(_row(f"{what}, 64 px", against, n, large[column], small_[column], 1))
     return rows
 

@@ -1,0 +1,55 @@
+"""One fit on several accelerators: each takes its part of every batch."""
+
+from contextlib import contextmanager
+
+from btlib import ParamsError
+
+
+@contextmanager
+def scope(distribution: str, batch_size: int):
+    """Make what is built and fitted inside work on all of this machine's accelerators, the model copied to each.
+
+    Weights stay alike: gradients are summed after every step. BatchNorm takes its batch statistics on each accelerator
+    from that one's part of the batch, so losses are close to those of one device, and not equal.
+
+    Args:
+        distribution: "none", or "data_parallel": every GPU, or every logical CPU where there is no GPU.
+        batch_size: slices a step, over all devices together.
+
+    Yields:
+        How many devices there are.
+
+    Raises:
+        ParamsError: the batch cannot be shared out evenly, or Keras's backend has no such thing here.
+
+    Used by `training.fit`.
+    """
+    if distribution == "none":
+        yield 1
+        return
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        devices = keras.distribution.list_devices()
+        _check(batch_size, len(devices))
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        try:
+            yield len(devices)
+        finally:
+            keras.distribution.set_distribution(before)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        _check(batch_size, len(found))
+        with tf.distribute.MirroredStrategy([device.name for device in found]).scope():
+            yield len(found)
+    else:
+        raise ParamsError(f"distribution: got 'data_parallel' with the backend {backend}; allowed: tensorflow or jax")
+
+
+def _check(batch_size: int, devices: int) -> None:
+    if batch_size % devices:
+        raise ParamsError(f"batch_size: got {batch_size}; allowed with {devices} devices: a multiple of {devices}")
