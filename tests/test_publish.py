@@ -224,3 +224,12 @@ def test_export_writes_what_is_asked_for(run, home, monkeypatch):
     assert call("export", "some_run", "--publish", "small") in (0, None)
     assert (home / "published" / "small" / "README.md").is_file()
     assert "holds no fit.json" in call("export", "small", "--publish", "again")
+
+
+@pytest.mark.parametrize("folder", sorted((publish.ROOT / "published").iterdir()), ids=lambda p: p.name)
+def test_a_published_model_is_whole_and_small_and_knows_its_facts(folder):
+    assert {p.name for p in folder.iterdir()} == {publish.MODEL, publish.FACTS, publish.CARD}
+    assert (folder / publish.MODEL).stat().st_size <= publish.MAX_BYTES
+    _, facts, said = publish.open_model(folder.name)
+    assert facts.name == folder.name and said == []
+    assert f"# {folder.name}" in (folder / publish.CARD).read_text(encoding="utf-8")
