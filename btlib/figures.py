@@ -200,7 +200,8 @@ def accuracy_against(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.F
 
     Args:
         table: one row a model and initialisation, all of one protocol: columns model, weights ("imagenet" or empty),
-            accuracy, accuracy_low, accuracy_high (0 to 1), and parameters or macs (counts).
+            image_size (pixels, told where models differ in it), accuracy, accuracy_low, accuracy_high (0 to 1), and
+            parameters or macs (counts).
         x: "parameters" or "macs".
 
     Used by notebooks 03 and 07.
@@ -232,6 +233,8 @@ def accuracy_against(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.F
     axis.set(xlabel=label, ylabel="accuracy (%)")
     axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2)
     names = [MODEL_NAMES.get(name, name) for name in table["model"]]
+    if table["image_size"].nunique() > 1:
+        names = [f"{name}, {size} px" for name, size in zip(names, table["image_size"], strict=True)]
     _label_points(figure, axis, cost, 100 * table["accuracy"], names)
     return figure
 

@@ -21,6 +21,7 @@ MODELS = pd.DataFrame(
         "weights": ["imagenet", None, None, None],
         "protocol": ["image_holdout", "image_holdout", "group_holdout", "author_folds"],
         "seed": ["0", "1", "0", "0"],
+        "image_size": [160, 160, 160, 160],
         "accuracy": [0.98, 0.90, 0.88, 0.91],
         "accuracy_low": [0.96, 0.87, 0.85, 0.88],
         "accuracy_high": [0.99, 0.93, 0.91, 0.94],
@@ -157,6 +158,8 @@ def test_accuracy_against_fills_pretrained_models_only():
     assert face == "white" and x.tolist() == pytest.approx([3.4, 14.7, 3.5])
     assert (96, 99) in [pytest.approx(span) for span in spans(axis, 1)]
     assert sorted(texts(axis)) == ["EfficientNet-Lite0", "EfficientNet-Lite0", "VGG16", "my_model"]
+    smaller = figures.accuracy_against(MODELS.assign(image_size=[160, 160, 96, 160])).axes[0]
+    assert {"VGG16, 96 px", "my_model, 160 px"} <= set(texts(smaller))
 
 
 def test_names_beside_points_do_not_cover_each_other():
