@@ -512,7 +512,7 @@ def hostile_slices(root: Path) -> dict:
         folder = root / name.replace(" ", "_")
         folder.mkdir()
         make(folder)
-        return lambda: figshare.manifest(folder) and figshare.folds(folder)
+        return lambda: (figshare.manifest(folder), figshare.folds(folder))
 
     def forged(folder):
         """A member that says it is 100 bytes long and inflates to 200 MB."""
@@ -597,7 +597,7 @@ def hostile_models(root: Path) -> dict:
 
     def checkpoint(name, tensors):
         path = root / f"{name}.pth"
-        path.write_bytes(b"".join(pickle.dumps(x, protocol=2) for x in (1, 1001, {}, tensors)))
+        path.write_bytes(b"".join(pickle.dumps(x, protocol=2) for x in (1, 1001, {}, tensors, [])))
         return lambda: weights.read_tensors(path)
 
     def raw(name, body):
