@@ -223,6 +223,8 @@ def _archive(path: Path) -> tuple[zipfile.ZipFile, list[str]]:
     try:
         found = path.stat()
         return _open_archive(path, found.st_size, found.st_mtime_ns)
+    except DataError:
+        raise
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise DataError(f"{path}: no zip file that can be read ({error}); download it again") from None
 
