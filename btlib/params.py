@@ -196,6 +196,7 @@ class Study(Section):
     head: Head
     augmentation: Augmentation
     recipes: dict[str, Recipe]
+    distribution: Literal["none", "data_parallel"]
     proposed: Model
     protocols: Annotated[list[Protocols], Field(min_length=1)]
     baselines: list[Model]

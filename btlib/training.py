@@ -10,7 +10,20 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, DataError, cost, datasets, files, models, params, runs, splits, watched, weights
+from btlib import (
+    CLASSES,
+    DataError,
+    cost,
+    datasets,
+    distribution,
+    files,
+    models,
+    params,
+    runs,
+    splits,
+    watched,
+    weights,
+)
 
 BN_MOMENTUM = 0.9
 """With some 70 steps an epoch, Keras's 0.99 lags behind the weights for epochs."""
@@ -71,7 +84,10 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
         data = datasets.load(study.data, wanted.preprocessing)
         author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
         split = splits.make(data.manifest, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
-        return _fit(wanted, data, split, folder)
+        with distribution.scope(study.distribution, wanted.recipe.batch_size) as devices:
+            done = _fit(wanted, data, split, folder, devices)
+        keras.backend.clear_session()  # not inside: it takes away the graph that the scope stands in
+        return done
 
 
 def progress(fits):
@@ -79,7 +95,7 @@ def progress(fits):
     return tqdm(list(fits), "fits", unit="fit", disable=not watched())
 
 
-def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
+def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int = 1) -> runs.Run:
     started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()
@@ -96,7 +112,11 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
             if number < state.stage:
                 continue
             train = _train_head if stage.unfreeze == "head" else _train_stage
+            for norm in _norms(model):
+                norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
             train(wanted, model, data.images, parts, state, number, stage)
+        for norm in _norms(model):
+            norm.synchronized = False
         if wanted.recipe.renew_statistics:
             renew_statistics(
                 model, learned_norms(model, wanted), data.images, parts["train"][0], wanted.recipe.batch_size
@@ -117,11 +137,11 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path) -> runs.Run:
     facts = {
         "title": wanted.title,
         "fit_seconds": round(seconds, 1),
+        "devices": devices,
         "parameters": model.count_params(),
         "macs": cost.macs(model),
     }
     facts |= counts
-    keras.backend.clear_session()
     return runs.finish(wanted, folder, facts | machine)
 
 
