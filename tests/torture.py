@@ -54,7 +54,7 @@ def tiny() -> params.Study:
     given["preprocessing"]["image_size"] = 32
     stage = given["recipes"]["scratch"]["stages"][0]
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 1}])
-    given["proposed"] = {"model": "efficientnet_lite0", "weights": None, "recipe": "scratch"}
+    given["proposed"] = {"model": "efficientnet_lite0", "weights": None, "recipe": "scratch", "image_size": None}
     given["protocols"], given["baselines"] = given["protocols"][:1], []
     given["ablation"]["unfreeze"] = []
     given["gradcam"].update(methods=["gradcam"], deletion_steps=2)
