@@ -30,7 +30,7 @@ test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest
 
 torture: $(READY)  ## kill, fuzz, fill and repeat for hours; writes reports/reliability.md (LINES="kill_fit memory" SEED=1: some of it)
-	$(BIN)/python tests/torture.py $(LINES) --seed $(or $(SEED),0)
+	$(BIN)/python tests/torture.py $(LINES) --seed $(or $(SEED),0) $(if $(N),--n $(N)) $(if $(TINY),--tiny)
 
 lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff check .

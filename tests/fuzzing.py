@@ -141,7 +141,7 @@ def fuzz(kind: str, n: int, seed: int, verbose: bool = True) -> list[dict]:
         figure("read" if kind != "parameters" else "valid", int(count.get("read", 0))),
         figure(f"refused with a {error}", int(count.get("refused", 0))),
         figure("other exceptions, crashes or hangs", wrong, at_most=0),
-        figure("longest, s of CPU", round(table["seconds"].max(), 2), at_most=SECONDS),
+        figure("longest, s of CPU", round(float(table["seconds"].max()), 2), at_most=SECONDS),
         figure("most memory of the reading process, MB", round(table["mb"].max()), at_most=MEMORY_MB),
     ]
 

@@ -60,15 +60,17 @@ def test_a_second_report_waits_while_the_first_ones_snakemake_runs(tmp_path):
     params.write(torture.tiny(), study)
     lock = tmp_path / "home" / "runs" / ".locks" / "study-torture"
     lock.parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "btlib", "study", str(study), "--cores", "0"]
+    (tmp_path / "home" / "data").write_text("no folder, so that Snakemake stops at once")
+    command = [sys.executable, "-m", "btlib", "study", str(study)]
     env = {**os.environ, "BTLIB_HOME": str(tmp_path / "home")}
     with open(lock, "a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.communicate(timeout=15)
-    waiting.communicate(timeout=300)
-    assert lock.exists()
+    told, _ = waiting.communicate(timeout=300)
+    assert b"data" in told and waiting.returncode == 1
+    assert lock.exists(), "removed, it could be held twice"
 
 
 def test_what_a_killed_writer_left_is_cleared_and_a_living_ones_is_not(tmp_path):
@@ -109,6 +111,9 @@ def test_the_report_keeps_other_lines_and_says_what_was_not_run(tmp_path, monkey
     text = (tmp_path / "reliability.md").read_text()
     assert text.count("**Not run yet.**") == len(torture.LINES) - 2
     assert "`make torture LINES=upgrade SEED=4`; commit 0123456789ab" in text
+    torture.note("memory", [torture.figure("slices", 7), torture.figure("ratio", 1.5)], 5, tmp_path, " N=7")
+    assert list(pd.read_csv(tmp_path / "reliability.csv", dtype=str)["value"]) == ["7", "1.5", "loaded"]
+    assert "LINES=memory SEED=5 N=7`" in (tmp_path / "reliability.md").read_text()
 
 
 def test_the_committed_report_is_what_its_figures_say():

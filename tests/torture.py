@@ -27,6 +27,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import yaml
@@ -39,7 +40,7 @@ from fuzzing import MEMORY_MB, SECONDS, figure, fuzz, slice_picture, write_hdf5 
 
 from btlib import DataError, ParamsError, files, params, preprocessing, runs  # noqa: E402
 
-COLUMNS = ["line", "measured", "value", "allowed", "holds", "seed", "commit", "hardware"]
+COLUMNS = ["line", "measured", "value", "allowed", "holds", "seed", "more", "commit", "hardware"]
 
 
 # --- killed, and started again ---
@@ -195,7 +196,7 @@ TIMINGS = r"seconds|minutes|_ms|ms_|throughput|per_s|peak_mb|latency|started|fin
 
 
 def _timeless(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[c for c in table.columns if not re.search(TIMINGS, str(c).replace(" ", "_"))]]
+    return table.loc[:, [not re.search(TIMINGS, str(c).replace(" ", "_")) for c in table.columns]]
 
 
 def _outputs(path: Path) -> list[str]:
@@ -206,13 +207,33 @@ def _outputs(path: Path) -> list[str]:
             data = output.get("data", {})
             markup = "".join(data.get("text/html", ""))
             if "<table" in markup:
-                shown.append(_timeless(pd.read_html(io.StringIO(markup))[0]).to_csv())
+                shown.append(_timeless(_table(markup)).to_csv())
             elif "image/png" in data:
                 shown.append(hashlib.sha256("".join(data["image/png"]).encode()).hexdigest())
             else:
-                text = "".join(output.get("text", "")) or "".join(data.get("text/plain", ""))
+                parts = (
+                    output.get("text"),
+                    data.get("text/markdown"),
+                    markup,
+                    data.get("text/plain"),
+                    output.get("evalue"),
+                )
+                text = next(("".join(part) for part in parts if part), "")
                 shown.append(re.sub(r"0x[0-9a-f]+", "0x", text))
     return shown
+
+
+def _table(markup: str) -> pd.DataFrame:
+    from bs4 import BeautifulSoup
+
+    rows = [
+        [cell.get_text() for cell in row.find_all(["th", "td"])]
+        for row in BeautifulSoup(markup, "html.parser").find_all("tr")
+    ]
+    width = max(map(len, rows))
+    return pd.DataFrame(
+        [[""] * (width - len(row)) + row for row in rows[1:]], columns=[""] * (width - len(rows[0])) + rows[0]
+    )
 
 
 def differences(one: dict, other: dict) -> list[str]:
@@ -1225,7 +1246,7 @@ def fuzz_slices(seed: int, n: int = 2000) -> list[dict]:
     """Mutated .mat files (versions 7.3 and 5, plain, packed, zipped, and cvind.mat) are listed, read and prepared.
 
     Bytes flipped, overwritten, cut, repeated; datasets removed, retyped, reshaped, linked elsewhere, declared huge. Each
-    is read by a process of its own kind, watched from outside: a crash, a silence of 60 s or memory counts as a fault.
+    is read by a process that is watched from outside, so that a crash, a silence of 60 s and memory are seen.
     """
     return fuzz("slices", n, seed)
 
@@ -1261,22 +1282,26 @@ LINES = {
 }
 
 
-def note(line: str, rows: list[dict], seed: int, folder: Path) -> None:
-    """Put a line's figures in place of its earlier ones in reliability.csv, and write the Markdown from that."""
+def note(line: str, rows: list[dict], seed: int, folder: Path, more: str = "") -> None:
+    """Put a line's figures in place of its earlier ones in reliability.csv, and write the Markdown from that.
+
+    Args:
+        line: key of `LINES`.
+        rows: what its function returned.
+        seed, more: what it was run with, as `make torture` takes it.
+        folder: where both files lie.
+    """
+    hardware = f"{runs.processor()}, {os.cpu_count()} cores"
+    facts = {"line": line, "seed": str(seed), "more": more, "commit": runs.commit(), "hardware": hardware}
     path = folder / "reliability.csv"
-    old = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(columns=COLUMNS)
-    facts = {
-        "line": line,
-        "seed": seed,
-        "commit": runs.commit(),
-        "hardware": f"{runs.processor()}, {os.cpu_count()} cores",
-    }
-    new = pd.DataFrame([row | facts for row in rows])[COLUMNS].astype(str)
-    table = pd.concat([old[old["line"] != line], new])
-    table = table.sort_values("line", key=lambda s: s.map(list(LINES).index), kind="stable")
-    with files.replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    files.write_text(folder / "reliability.md", markdown(table))
+    with filelock.FileLock(Path(tempfile.gettempdir(), "btlib-reliability.lock")):
+        old = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        new = pd.DataFrame([row | facts | {"value": str(row["value"])} for row in rows])
+        table = pd.concat([old[old["line"] != line], new])[COLUMNS].fillna("")
+        table = table.sort_values("line", key=lambda s: s.map(list(LINES).index), kind="stable")
+        with files.replacing(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        files.write_text(folder / "reliability.md", markdown(table))
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -1298,7 +1323,7 @@ def markdown(table: pd.DataFrame) -> str:
             rows[["measured", "value", "allowed", "holds"]].to_markdown(index=False, disable_numparse=True) + "\n"
         )
         text.append(
-            f"`make torture LINES={line} SEED={first['seed']}`; commit {first['commit'][:12]}"
+            f"`make torture LINES={line} SEED={first['seed']}{first['more']}`; commit {first['commit'][:12]}"
             f"{'+changes' if '+' in first['commit'] else ''}, {first['hardware']}.\n"
         )
     return "\n".join(text)
@@ -1309,6 +1334,7 @@ def main() -> None:
     top.add_argument("lines", nargs="*", metavar="LINE", help=f"default: all of {', '.join(LINES)}")
     top.add_argument("--seed", type=int, default=0)
     top.add_argument("--n", type=int, help="how many of what the line counts, in place of the line's own number")
+    top.add_argument("--tiny", action="store_true", help="same_numbers on the tiny study in place of the quick profile")
     top.add_argument("--inside", choices=INSIDE, help=argparse.SUPPRESS)
     top.add_argument("--folder", type=Path, default=ROOT / "reports", help="where to write (default: reports/)")
     args = top.parse_args()
@@ -1319,8 +1345,11 @@ def main() -> None:
         top.error(f"no such line: {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")
     failed = []
     for line in args.lines or LINES:
-        rows = LINES[line][1](args.seed, **({"n": args.n} if args.n else {}))
-        note(line, rows, args.seed, args.folder)
+        given, more = ({"n": args.n}, f" N={args.n}") if args.n else ({}, "")
+        if args.tiny and line == "same_numbers":
+            given, more = given | {"study": tiny()}, f"{more} TINY=1"
+        rows = LINES[line][1](args.seed, **given)
+        note(line, rows, args.seed, args.folder, more)
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
         failed += [f"{line}: {row['measured']}: {row['value']}" for row in rows if row["holds"] == "no"]
     if failed:
