@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,7 +133,7 @@ def test_one_changed_number_redoes_only_what_depends_on_it(executed, tmp_path):
     planned = done.stdout + done.stderr
     assert "04_efficientnet_finetuning" in planned
     assert "01_data_exploration" not in planned
-    assert "rule fit" not in planned and "to do" not in planned
+    assert "rule fit" not in planned and re.search(r"\b0 to do", planned)
     assert params.load(executed / "reports/small/parameters.yaml") == params.check(small(), "small")
 
 
