@@ -455,9 +455,9 @@ def together(seed: int, n: int = 2) -> list[dict]:
         folders = {}
         while any(p.poll() is None for p in reports + notebooks):
             for path in (home / "runs").glob("[!.]*/provenance.json"):
-                with contextlib.suppress(FileNotFoundError):
-                    found = path.stat()
-                    folders.setdefault(path.parent.name, set()).add((path.parent.stat().st_ino, found.st_mtime_ns))
+                with contextlib.suppress(FileNotFoundError):  # times are no sign: Snakemake touches what a job made
+                    seen = path.parent.stat().st_ino, path.stat().st_ino
+                    folders.setdefault(path.parent.name, set()).add(seen)
             time.sleep(0.02)
         failed = sum(p.returncode != 0 for p in reports + notebooks)
         if failed:
