@@ -43,12 +43,12 @@ def normalise(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """
     levels, where = _levels(image)
     bottom, top = np.percentile(image, (low, high)) if where is None else _percentiles(levels, where, (low, high))
-    if top <= bottom:
+    # Halves: the difference of two float64 extremes may overflow, and half of the least number above 0 is 0.
+    if top / 2 <= bottom / 2:
         bottom, top = float(levels.min()), float(levels.max())
-    if top <= bottom:
+    if top / 2 <= bottom / 2:
         return np.zeros(image.shape, np.uint8)
-    # Halves first: the difference of two float64 extremes may overflow.
-    scaled = np.clip((levels / 2 - bottom / 2) / (top / 2 - bottom / 2), 0, 1) * 255
+    scaled = (np.clip(levels, bottom, top) / 2 - bottom / 2) / (top / 2 - bottom / 2) * 255
     grey = np.rint(scaled).astype(np.uint8)
     return grey if where is None else grey[where]
 
