@@ -343,7 +343,7 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
     import psutil
 
     rng, study = random.Random(seed), tiny()
-    wrong, blocking, different, left, kills, ended = [], [], [], [], 0, 0
+    wrong, blocking, different, left, kills, ended, failed = [], [], [], [], 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         once = Path(folder, "once")
         begun = time.monotonic()
@@ -367,7 +367,12 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
                     blocking += blocked(home)
                 _kill([psutil.Process(process.pid)] if process.poll() is None else [])
                 wrong += whole(home)
-            elif process.returncode == 0:
+            elif process.returncode:
+                failed += 1
+                print(home.with_suffix(".log").read_text(errors="replace")[-3000:], file=sys.stderr)
+                if failed > n:
+                    break
+            else:
                 deadline = time.monotonic() + 600
                 while _strangers(home) and time.monotonic() < deadline:
                     time.sleep(1)
@@ -375,7 +380,8 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
                 left += left_over(home)
                 blocking += blocked(home)
                 ended += 1
-    return _after_kills(kills, wrong, blocking, different, left, ended)
+    rows = _after_kills(kills, wrong, blocking, different, left, ended)
+    return [*rows, figure("starts that failed without being killed", failed, equals=0)]
 
 
 def _strangers(home: Path) -> list:
@@ -835,8 +841,8 @@ def hostile(seed: int, n: int = 0) -> list[dict]:
 # --- full and read-only disks ---
 
 
-def _small_disk(folder: Path, name: str, n: int) -> list[dict] | None:
-    """Run `INSIDE[name]` on a tmpfs of 24 MB, mounted in a namespace of its own; None where that is not allowed."""
+def _small_disk(folder: Path, n: int) -> list[dict] | None:
+    """Run `_disk` on a tmpfs of 24 MB, mounted in a namespace of its own; None where that is not allowed."""
     mount = f"mount -t tmpfs -o size=24m none '{folder}'"
     command = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     try:
@@ -845,9 +851,7 @@ def _small_disk(folder: Path, name: str, n: int) -> list[dict] | None:
         return None
     if not allowed:
         return None
-    program = (
-        f"{mount} && exec '{sys.executable}' '{Path(__file__).resolve()}' --inside {name} --n {n} --folder '{folder}'"
-    )
+    program = f"{mount} && exec '{sys.executable}' '{Path(__file__).resolve()}' --disk --n {n} --folder '{folder}'"
     done = subprocess.run([*command, "sh", "-c", program], capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -950,27 +954,38 @@ def _counters() -> dict:
 ROOMS = (0, 100, 400, 4, 16, 40, 200, 800, 1600)
 
 
-def _inside_full(home: Path, n: int | None = None) -> list[dict]:
-    before, found = _earlier(home), _counters()
+def _disk(home: Path, n: int | None) -> list[dict]:
+    """What is measured on the small disk: full first, then read-only."""
+    before, full, after, read_only = _earlier(home), _counters(), _counters(), _counters()
     rooms = ROOMS[:n]
     for room in rooms:
         _fill(home, room)
         names = set(_writes(home)) - (set() if room in ROOMS[:3] else {"a fit"})
-        _attempt(home, before, names, ("No space left", "disk"), found)
-        (home / "filler").unlink()
-        for path in (home / "data" / "new", home / "data" / "b"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in home.glob("data/.cache/*.h5"):
-            if str(path.relative_to(home)) not in before:
-                path.unlink()
-    after = _counters()
+        _attempt(home, before, names, ("No space left", "disk"), full)
+        _forget(home, before)
     _attempt(home, before, set(_writes(home)), (), after)
-    rows = [figure("amounts of room left, kB", " ".join(map(str, sorted(rooms))))]
-    return (
-        rows
-        + _disk_rows(found)
-        + [figure("writes that fail once there is room again", after["attempts"] - after["done"], equals=0)]
+    _forget(home, before)
+    subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
+    _attempt(home, before, set(_writes(home)), ("Read-only",), read_only)
+    rows = [figure("full disk: amounts of room left, kB", " ".join(map(str, sorted(rooms))))]
+    rows += _disk_rows("full disk", full)
+    rows.append(
+        figure("full disk: writes that fail once there is room again", after["attempts"] - after["done"], equals=0)
     )
+    rows += _disk_rows("read-only", read_only)
+    return [*rows, figure("read-only: earlier results that can no longer be read", len(_unread()), equals=0)]
+
+
+def _forget(home: Path, before: dict) -> None:
+    """Remove what was not there before, for the next writes to write it again."""
+    for name in checksums(home).keys() - before.keys():
+        (home / name).unlink()
+    for path in ("filler", "data/new", "data/b"):
+        found = home / path
+        shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+    for folder in (home / "runs").iterdir():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _fill(home: Path, room: int) -> None:
@@ -985,26 +1000,26 @@ def _fill(home: Path, room: int) -> None:
                 break
 
 
-def _disk_rows(found: dict) -> list[dict]:
+def _disk_rows(title: str, found: dict) -> list[dict]:
     for key in ("unclear", "spoilt", "torn"):
         for told in found[key][:20]:
-            print(f"{key}: {told}", file=sys.stderr)
+            print(f"{title}: {key}: {told}", file=sys.stderr)
     return [
-        figure("writes tried (phantoms, prepared slices, tables, figures, parameter files, fits)", found["attempts"]),
-        figure("done", found["done"]),
-        figure("stopped by an error that names the file and the cause", found["refused"]),
-        figure("stopped by anything else", len(found["unclear"]), equals=0),
-        figure("earlier results lost or changed", len(found["spoilt"]), equals=0),
-        figure("files half-written", len(found["torn"]), equals=0),
+        figure(
+            f"{title}: writes tried (phantoms, prepared slices, tables, figures, parameter files, fits)",
+            found["attempts"],
+        ),
+        figure(f"{title}: done", found["done"]),
+        figure(f"{title}: stopped by an error that names the file and the cause", found["refused"]),
+        figure(f"{title}: stopped by anything else", len(found["unclear"]), equals=0),
+        figure(f"{title}: earlier results lost or changed", len(found["spoilt"]), equals=0),
+        figure(f"{title}: files half-written", len(found["torn"]), equals=0),
     ]
 
 
-def _inside_read_only(home: Path, n: int | None = None) -> list[dict]:
+def _unread() -> list[str]:
     from btlib import datasets, training
 
-    before, found = _earlier(home), _counters()
-    subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
-    _attempt(home, before, set(_writes(home)), ("Read-only",), found)
     study, fit = toy_fit(0)
     reads = {
         "prepared slices": lambda: datasets.load(study.data, study.preprocessing).images[0],
@@ -1018,10 +1033,7 @@ def _inside_read_only(home: Path, n: int | None = None) -> list[dict]:
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}: {error}")
             print(failed[-1], file=sys.stderr)
-    return [*_disk_rows(found), figure("earlier results that can no longer be read", len(failed), equals=0)]
-
-
-INSIDE = {"full": _inside_full, "read_only": _inside_read_only}
+    return failed
 
 
 def disk(seed: int, n: int = len(ROOMS)) -> list[dict]:
@@ -1030,14 +1042,9 @@ def disk(seed: int, n: int = len(ROOMS)) -> list[dict]:
     First a data set, a fit, a table, a figure and a parameter file are finished; these must stay as they are. Root passes
     permission bits, so the read-only folder is a read-only mount. Where mounting is not allowed nothing is measured.
     """
-    rows = []
-    for name, title in (("full", "full disk"), ("read_only", "read-only")):
-        with tempfile.TemporaryDirectory() as folder:
-            found = _small_disk(Path(folder), name, n)
-        if found is None:
-            return [figure("not run: mounting is not allowed here", "")]
-        rows += [row | {"measured": f"{title}: {row['measured']}"} for row in found]
-    return rows
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _small_disk(Path(folder), n)
+    return [figure("not run: mounting is not allowed here", "")] if rows is None else rows
 
 
 # --- memory ---
@@ -1332,11 +1339,11 @@ def main() -> None:
     top.add_argument("--seed", type=int, default=0)
     top.add_argument("--n", type=int, help="how many of what the line counts, in place of the line's own number")
     top.add_argument("--tiny", action="store_true", help="same_numbers on the tiny study in place of the quick profile")
-    top.add_argument("--inside", choices=INSIDE, help=argparse.SUPPRESS)
+    top.add_argument("--disk", action="store_true", help=argparse.SUPPRESS)
     top.add_argument("--folder", type=Path, default=ROOT / "reports", help="where to write (default: reports/)")
     args = top.parse_args()
-    if args.inside:
-        print(json.dumps(INSIDE[args.inside](args.folder, args.n), default=lambda v: v.item()))
+    if args.disk:
+        print(json.dumps(_disk(args.folder, args.n)))
         return
     if unknown := set(args.lines) - set(LINES):
         top.error(f"no such line: {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")
