@@ -1286,7 +1286,7 @@ LINES = {
 }
 
 
-def note(line: str, rows: list[dict], seed: int, folder: Path, more: str = "") -> None:
+def note(line: str, rows: list[dict], seed: int, folder: Path, more: str = "", commit: str = "") -> None:
     """Put a line's figures in place of its earlier ones in reliability.csv, and write the Markdown from that.
 
     Args:
@@ -1294,9 +1294,10 @@ def note(line: str, rows: list[dict], seed: int, folder: Path, more: str = "") -
         rows: what its function returned.
         seed, more: what it was run with, as `make torture` takes it.
         folder: where both files lie.
+        commit: what the code was at when the line began; default: what it is at.
     """
     hardware = f"{runs.processor()}, {os.cpu_count()} cores"
-    facts = {"line": line, "seed": str(seed), "more": more, "commit": runs.commit(), "hardware": hardware}
+    facts = {"line": line, "seed": str(seed), "more": more, "commit": commit or runs.commit(), "hardware": hardware}
     path = folder / "reliability.csv"
     with filelock.FileLock(Path(tempfile.gettempdir(), "btlib-reliability.lock")):
         old = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(columns=COLUMNS)
@@ -1352,8 +1353,9 @@ def main() -> None:
         given, more = ({"n": args.n}, f" N={args.n}") if args.n else ({}, "")
         if args.tiny and line == "same_numbers":
             given, more = given | {"study": tiny()}, f"{more} TINY=1"
+        commit = runs.commit()
         rows = LINES[line][1](args.seed, **given)
-        note(line, rows, args.seed, args.folder, more)
+        note(line, rows, args.seed, args.folder, more, commit)
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
         failed += [f"{line}: {row['measured']}: {row['value']}" for row in rows if row["holds"] == "no"]
     if failed:
