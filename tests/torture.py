@@ -400,7 +400,7 @@ def _strangers(home: Path) -> list:
 
 
 def same_numbers(seed: int, n: int = 2, study: params.Study | None = None) -> list[dict]:
-    """Clean runs of the quick profile, each in a home of its own, are compared: predictions, weights, tables, outputs.
+    """Clean runs of a study, the quick profile or the tiny study, are compared: predictions, weights, tables, outputs.
 
     Timings, times and paths are left out. Then the same fit on one thread is compared with the one on all of them: sums in
     another order round otherwise, so this is told and not judged; across machines and library versions nothing is promised.
@@ -1313,7 +1313,7 @@ def markdown(table: pd.DataFrame) -> str:
     """Tell every line: what is done, its figures, its seed, commit and machine, and how to repeat it."""
     text = [
         "# Reliability\n\nWritten by `make torture`, from reliability.csv; made-up slices throughout. `make test` runs short "
-        "versions.\nThe tiny study is the quick profile shrunk to 48 slices and one fit of one epoch (`tiny` in "
+        "versions.\nThe tiny study (profile torture) is the quick profile shrunk to 48 slices and one fit of one epoch (`tiny` in "
         "tests/torture.py).\nA line is repeated alone by the command under it; a figure without a bound is told and not judged.\n"
     ]
     for line, (title, function) in LINES.items():
