@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -45,17 +46,20 @@ def run(lines: list[str] | None = None) -> pd.DataFrame:
     unknown = [line for line in lines or () if line not in LINES]
     if unknown:
         raise params.ParamsError(f"bench: got {unknown[0]!r}; allowed: {', '.join(LINES)}")
-    facts = {"hardware": f"{runs.processor()}, {os.cpu_count()} cores", "commit": runs.commit()[:12]}
     table = _read("bench")
     table = table[table["line"].isin(list(LINES))]
     for line in lines or LINES:
         load = round(os.getloadavg()[0], 1)
-        rows = pd.DataFrame([{"line": line, "load": load} | facts | row for row in LINES[line]()], columns=COLUMNS)
+        rows = pd.DataFrame([{"line": line, "load": load} | _facts() | row for row in LINES[line]()], columns=COLUMNS)
         table = pd.concat([t for t in (table[table["line"] != line], rows) if len(t)])
         table = table.sort_values("line", key=lambda names: names.map(list(LINES).index), kind="stable")
         _write("bench", table)
         files.write_text(home() / "reports" / "bench.md", page(table))
     return table
+
+
+def _facts() -> dict[str, str]:
+    return {"hardware": f"{runs.processor()}, {os.cpu_count()} cores", "commit": runs.commit()[:12]}
 
 
 def page(table: pd.DataFrame) -> str:
@@ -65,7 +69,8 @@ def page(table: pd.DataFrame) -> str:
 
 Written by `make bench`; one line again: `python -m btlib bench LINE`. The two sides of a row are timed in turns within
 one run; `ratio` is how many times as fast the first is. `load` is the machine's load average before the line: where it is
-1 or more, something else was running, and seconds are too long while ratios are rougher than they look.
+1 or more, something else was running, and seconds are too long while ratios are rougher than they look. Slices are made up
+where a row does not say Figshare.
 On {"; ".join(sorted(set(table["hardware"])))}.
 
 {shown.to_markdown(index=False, floatfmt=".3g")}
@@ -129,8 +134,6 @@ def decode(repeats: int = 5, most: int = 300, size: int = 224) -> list[dict]:
 
 def _h5py_loop(root: Path, paths, size: int, target: Path) -> None:
     """What notebooks on these slices do."""
-    import h5py
-
     resize = _resizer(size)
     images, masks, labels = [], [], []
     for path in paths:
@@ -165,8 +168,6 @@ def _resizer(size: int):
 
 
 def _floor(root: Path, paths) -> None:
-    import h5py
-
     def one(path):
         with h5py.File.in_memory((root / path).read_bytes()) as file:
             dataset = file["cjdata"]["image"]
@@ -283,31 +284,62 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
     ]
 
 
-def audits(sizes: tuple[int, ...] = (1000, 2000, 4000), repeats: int = 3) -> list[dict]:
-    """Time the overlap audit of two sets of n made-up heads against all pairs of hashes, and against fewer heads."""
-    rows, before, seconds = [], None, {}
+def audits(sizes: tuple[int, ...] = (1000, 4000, 16000), repeats: int = 3) -> list[dict]:
+    """Time the overlap audit of two sets of n made-up heads against all pairs of hashes, and of the real sets."""
+    rows, before = _real_audit(repeats), None
+    imagehash = _optional("imagehash")
     for n in sizes:
         a, b = (_heads(n, seed) for seed in (0, 1))
-        sides = [lambda a=a, b=b: overlap.audit(a, b)]
-        hashed = n == sizes[0] and _optional("imagehash")
-        if hashed:
-            sides += [functools.partial(_hash_pairs, hashed, a, b, turns) for turns in (1, 8)]
-        times = _medians(sides, repeats if hashed else 1, warm=bool(hashed))
-        seconds[n] = times[0]
-        for other, turns in zip(
-            times[1:], ("as it is", "in the eight orientations that the audit looks at"), strict=False
-        ):
-            against = f"all pairs by imagehash.phash, {turns}"
-            rows.append(_row("overlap audit, n against n heads", against, n, times[0], other, repeats, least=10))
+        own, hashed, turned = [], [], []
+        for _ in range(repeats if n == sizes[0] else 1):
+            own.append(_seconds(lambda a=a, b=b: overlap.audit(a, b)))
+            if imagehash:
+                hashed.append(_hash_pairs(imagehash, a, b, turns=1))
+                turned.append(_hash_pairs(imagehash, a, b, turns=8))
+        what, ours = "overlap audit, n against n heads", statistics.median(own)
+        for times, how in ((hashed, "as they are"), (turned, "in the eight orientations that the audit looks at")):
+            if times:
+                against = f"all pairs by imagehash.phash, {how} ({HASHED} rows' pairs, scaled)"
+                rows.append(_row(what, against, n, ours, statistics.median(times), len(own), least=10))
         if before:
-            against = f"the same with {before}"
-            rows.append(_row("overlap audit, n against n heads", against, n, times[0], seconds[before], 1))
-        before = n
+            rows.append(_row(what, f"the same with {before[0]}", n, ours, before[1], len(own)))
+        before = n, ours
     return rows
 
 
-def _hash_pairs(imagehash, a, b, turns: int) -> list:
-    """Pairs of slices with close perceptual hashes: compare each with each, `turns` orientations of the second."""
+def _real_audit(repeats: int) -> list[dict]:
+    """The audit as notebook 06 meets it, from the files on disk, where both real sets are there; else nothing."""
+    study = params.load("figshare")
+    if not all(datasets.folder(data).is_dir() for data in (study.data, study.external)):
+        return []
+    tables = [datasets.manifest(data) for data in (study.external, study.data)]
+
+    def decoded(folder):
+        found = []
+        for data, table in zip((study.external, study.data), tables, strict=True):
+            path = Path(folder) / f"{len(found)}.h5"
+            datasets.build(data, study.preprocessing, table, path)
+            found.append(datasets.Dataset(table, "", path, h5py.File(path)))
+        return found
+
+    whole, part = [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            sets = decoded(folder)
+            part.append(time.perf_counter() - begun)
+            overlap.audit(*sets)
+            whole.append(time.perf_counter() - begun)
+    what = f"decoding and overlap audit of {len(tables[0])} Kaggle against {len(tables[1])} Figshare slices"
+    n = sum(map(len, tables))
+    return [_row(what, "decoding alone", n, *map(statistics.median, (whole, part)), repeats, limit=60)]
+
+
+HASHED = 200
+
+
+def _hash_pairs(imagehash, a, b, turns: int) -> float:
+    """Seconds for all pairs of close perceptual hashes, `turns` orientations of the second; a strip of pairs, scaled."""
     from PIL import Image
 
     def hashes(images, turned):
@@ -315,8 +347,13 @@ def _hash_pairs(imagehash, a, b, turns: int) -> list:
         views = [np.flip(im.T if t else im, [i for i in (0, 1) if f >> i & 1]) for im in images for t, f in ways]
         return [imagehash.phash(Image.fromarray(np.ascontiguousarray(view))) for view in views]
 
+    begun = time.perf_counter()
     first, second = hashes(a.images, 1), hashes(b.images, turns)
-    return [(i, j // turns) for i, x in enumerate(first) for j, y in enumerate(second) if x - y <= 8]
+    made = time.perf_counter()
+    strip = first[:HASHED]
+    close = [(i, j // turns) for i, x in enumerate(strip) for j, y in enumerate(second) if x - y <= 8]
+    del close
+    return made - begun + (time.perf_counter() - made) * len(first) / len(strip)
 
 
 def _heads(n: int, seed: int, size: int = 96):
@@ -455,11 +492,11 @@ def _machine() -> str:
 
 
 def costs(size: int = 224) -> list[dict]:
-    """Write reports/cost.csv: what each model costs in each precision, written after each."""
+    """Write reports/cost.csv: what each model costs in each precision, written after each; notebook 07 shows it."""
     head, made = params.load(params.DEFAULT).head, []
     for name in COST_MODELS:
         for precision in PRECISIONS:
-            made.append(cost.table([name], size, [precision], head))
+            made.append(cost.table([name], size, [precision], head).assign(**_facts()))
             _write("cost", pd.concat(made))
     table = pd.concat(made)
     rows = []
