@@ -20,7 +20,6 @@ for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if
     weights.ensure(models.REGISTRY[name].source)
 plan = runs.plan(study, datasets.fingerprint(study.data))
 
-
 workdir: str(home())
 
 
@@ -29,7 +28,7 @@ PARAMETERS = f"{REPORT}/parameters.yaml"
 CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").glob("*.py")))).hexdigest()
 
 main = plan[plan["purpose"] == "proposed"]
-compared = set(main[[f.protocol == study.comparison_protocol for f in main["fit"]]]["id"])
+compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
 baselines = compared | set(plan[plan["purpose"] == "baseline"]["id"])
 explained = {
     i for i, f in zip(plan["id"], plan["fit"]) if f.protocol == study.gradcam.protocol and f.model in study.gradcam.models
@@ -45,7 +44,6 @@ NOTEBOOKS = {
     "06_cross_dataset": (["external", "statistics", "test_time_augmentation"], compared, []),
 }
 NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics"], set(plan["id"]), list(NOTEBOOKS))
-
 
 
 onstart:  # a dry run changes nothing
@@ -81,6 +79,7 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             source=ROOT / "notebooks" / f"{notebook}.ipynb",
             fits=expand("runs/{id}/provenance.json", id=sorted(fits)),
             earlier=expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=earlier),
+            measured=[p for p in ["reports/cost.csv"] if earlier and (home() / p).exists()],
         output:
             f"{REPORT}/notebooks/{notebook}.ipynb",
         params:

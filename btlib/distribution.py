@@ -9,8 +9,8 @@ from btlib import ParamsError
 def scope(distribution: str, batch_size: int):
     """Make what is built and fitted inside work on all of this machine's accelerators, the model copied to each.
 
-    Weights stay alike: gradients are summed after every step. BatchNorm takes its batch statistics on each accelerator
-    from that one's part of the batch, so losses are close to those of one device, and not equal.
+    Weights stay alike: gradients are summed after every step, and BatchNorm's batch statistics are of the whole batch.
+    Losses are close to those of one device, and not equal: sums round otherwise.
 
     Args:
         distribution: "none", or "data_parallel": every GPU, or every logical CPU where there is no GPU.

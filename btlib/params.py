@@ -200,7 +200,7 @@ class Study(Section):
     proposed: Model
     protocols: Annotated[list[Protocols], Field(min_length=1)]
     baselines: list[Model]
-    comparison_protocol: Protocol
+    comparison: Protocols
     ablation: Ablation
     gradcam: GradCAM
     test_time_augmentation: bool
@@ -225,12 +225,18 @@ class Study(Section):
             raise ValueError(f"baselines: {twice[0]} stands twice among proposed and baselines; allowed: once")
         known = [p.protocol for p in self.protocols]
         for key, protocol in [
-            ("comparison_protocol", self.comparison_protocol),
+            ("comparison.protocol", self.comparison.protocol),
             ("gradcam.protocol", self.gradcam.protocol),
             ("ablation.protocol", self.ablation.protocol),
         ]:
             if protocol not in known:
                 raise ValueError(f"{key}: got {protocol!r}; allowed, being listed in `protocols`: {', '.join(known)}")
+        seeds = next(p.seeds for p in self.protocols if p.protocol == self.comparison.protocol)
+        if self.comparison.seeds != seeds[: len(self.comparison.seeds)]:
+            raise ValueError(
+                f"comparison.seeds: got {self.comparison.seeds}; allowed: the first of {seeds}, the seeds of "
+                f"{self.comparison.protocol}"
+            )
         names = {self.proposed.model, *(m.model for m in self.baselines)}
         for i, name in enumerate(self.gradcam.models):
             if name not in names:

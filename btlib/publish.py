@@ -373,8 +373,8 @@ def _elsewhere(run: runs.Run, study: params.Study | None) -> list[str]:
     """Say how the study's proposed model does on its external set; nothing for any other run."""
     if study is None or study.external is None:
         return []
-    seed = runs.seeds_of(study, study.comparison_protocol)[0]
-    if runs.fit_of(study, run.fit.data, study.proposed, study.comparison_protocol, 0, seed) != run.fit:
+    seed = study.comparison.seeds[0]
+    if runs.fit_of(study, run.fit.data, study.proposed, study.comparison.protocol, 0, seed) != run.fit:
         return []
     found = tables.read(study.profile, "cross_dataset").query("slices == 'clean' and augmentation == 'none' and n > 0")
     return [

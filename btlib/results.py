@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from sklearn.metrics import log_loss
 
-from btlib import CLASSES, DataError, files, home, metrics, params, runs, splits, tables
+from btlib import CLASSES, DataError, cost, files, home, metrics, params, runs, splits, tables
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
@@ -112,7 +112,7 @@ def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], p
     Raises:
         DataError: two models were tested on different slices.
     """
-    key = (study.comparison_protocol, runs.seeds_of(study, study.comparison_protocol)[0])
+    key = (study.comparison.protocol, study.comparison.seeds[0])
     parts: dict = {}
     for run in finished(plan[[(f.protocol, f.seed) == key for f in plan["fit"]]], "proposed", "baseline"):
         parts.setdefault((run.fit.model, run.fit.weights or RANDOM), []).append(run.predictions("test"))
@@ -365,6 +365,21 @@ def _read(study, name) -> pd.DataFrame:
         return tables.read(study.profile, name)
     except (DataError, pd.errors.EmptyDataError):
         return pd.DataFrame()
+
+
+def costs(study: params.Study) -> pd.DataFrame:
+    """Return cost.csv: what the study's models cost in time and memory, as `make bench` last measured it.
+
+    Returns:
+        The rows of reports/cost.csv (`cost.table`, hardware, commit) of the proposed model and the baselines; none where
+        it was not measured. Notebook 07.
+    """
+    path = home() / "reports" / "cost.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=[*cost.COLUMNS, "hardware", "commit"])
+    table = pd.read_csv(path)
+    names = {m.model for m in [study.proposed, *study.baselines]}
+    return table[table["model"].isin(names)].reset_index(drop=True)
 
 
 def holdout_errors(accuracy: float, slices: int, level: float) -> pd.DataFrame:

@@ -99,9 +99,9 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
             for fold in splits.folds_of(p.protocol, study.split):
                 rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
     for model in study.baselines:
-        for seed in seeds_of(study, study.comparison_protocol):
-            for fold in splits.folds_of(study.comparison_protocol, study.split):
-                made = fit_of(study, fingerprint, model, study.comparison_protocol, fold, seed)
+        for seed in study.comparison.seeds:
+            for fold in splits.folds_of(study.comparison.protocol, study.split):
+                made = fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)
                 rows.append(("baseline", "", "", made))
     for factor, value, changes in _ablations(study):
         for seed in study.ablation.seeds:

@@ -95,7 +95,7 @@ def progress(fits):
     return tqdm(list(fits), "fits", unit="fit", disable=not watched())
 
 
-def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int = 1) -> runs.Run:
+def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int) -> runs.Run:
     started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()
@@ -108,12 +108,12 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int
     try:
         model = models.build(wanted.model, wanted.weights, wanted.preprocessing.image_size, wanted.head, wanted.seed)
         state = _State(folder, model)
+        for norm in _norms(model):
+            norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
         for number, stage in enumerate(wanted.recipe.stages):
             if number < state.stage:
                 continue
             train = _train_head if stage.unfreeze == "head" else _train_stage
-            for norm in _norms(model):
-                norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
             train(wanted, model, data.images, parts, state, number, stage)
         for norm in _norms(model):
             norm.synchronized = False

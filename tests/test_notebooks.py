@@ -10,24 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from btlib import params, runs, tables
+from btlib import bench, params, runs, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 def small() -> dict:
-    """The quick profile with fewer, smaller slices and one baseline, so that every notebook has something to tell."""
-    given = params.load("quick").model_dump()
-    given["profile"] = "small"
-    given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=96)
-    given["external"]["phantom"].update(patients=21, slices_per_patient=2, size=96, copies=14)
-    given["preprocessing"]["image_size"] = 64
-    given["recipes"]["finetune"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["finetune"]["stages"]]
+    """The benchmarks' small study with one baseline, so that every notebook has something to tell."""
+    given = bench.small().model_dump()
     given["recipes"]["scratch"]["stages"][0]["epochs"] = 1
-    given["baselines"] = given["baselines"][:1]
-    given["gradcam"].update(methods=["gradcam", "layercam"], deletion_steps=3)
-    given["statistics"]["bootstrap"] = 200
+    given["baselines"] = params.load("quick").model_dump()["baselines"][:1]
     return given
 
 
@@ -135,6 +128,26 @@ def test_one_changed_number_redoes_only_what_depends_on_it(executed, tmp_path):
     assert "01_data_exploration" not in planned
     assert "rule fit" not in planned and re.search(r"\b0 to do", planned)
     assert params.load(executed / "reports/small/parameters.yaml") == params.check(small(), "small")
+
+
+def test_a_finished_fit_is_kept_though_snakemake_takes_it_for_unfinished(executed):
+    folder = next(p for p in (executed / "runs").glob("[!.]*"))
+    before = {p.name: p.stat().st_ino for p in folder.iterdir()}
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        "1",
+        "--configfile",
+        str(executed / "small.yaml"),
+        "--nolock",
+    ]
+    env = {**os.environ, "BTLIB_HOME": str(executed)}
+    command += ["--forcerun", "fit", "--", f"runs/{folder.name}/provenance.json"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {p.name: p.stat().st_ino for p in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("how", ["study", "papermill", "snakemake"])

@@ -116,3 +116,11 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
         part = planes.loc[key]
         assert set(part["plane"]) <= {"axial", "coronal", "sagittal", "unknown"}
         assert (part["accuracy"] * part["n_test"]).sum() / part["n_test"].sum() == pytest.approx(share)
+
+
+def test_costs_are_those_of_the_studys_models_and_none_before_they_were_measured(study, home):
+    assert results.costs(study).empty
+    rows = pd.DataFrame({"model": ["toy", "vgg16"], "precision": "float32", "latency_ms": [1.5, 2.5], "hardware": "x"})
+    (home / "reports").mkdir()
+    rows.to_csv(home / "reports" / "cost.csv", index=False)
+    pd.testing.assert_frame_equal(results.costs(study), rows[:1])
