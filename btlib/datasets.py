@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tqdm.auto import tqdm
 from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing, watched
 from btlib import manifest as manifests
 
-BATCH = 64
 TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "has_mask": bool}
 
 
@@ -171,22 +169,19 @@ def build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.Dat
     # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
     for stale in path.parent.glob(f".{path.stem}-*"):
         stale.unlink()
-    work = functools.partial(_prepared, data, preprocessing_)
+    work = functools.partial(_prepared, _reader(data).read, folder(data), preprocessing_)
     side = preprocessing_.image_size
     with (
         files.replacing(path) as temporary,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
     ):
         starts = _reserve(temporary, (len(table), side, side))
         with open(temporary, "r+b") as file:
-            # Batches bound what waits to be written; a pool's map would run far ahead of a slow disk.
-            for first in range(0, len(table), BATCH):
-                for row, arrays in enumerate(pool.map(work, table["path"][first : first + BATCH]), first):
-                    for start, array in zip(starts, arrays, strict=True):
-                        file.seek(start + row * side * side)
-                        file.write(array.tobytes())
-                    bar.update()
+            for row, arrays in enumerate(files.spread(work, table["path"].tolist())):
+                for start, array in zip(starts, arrays, strict=True):
+                    file.seek(start + row * side * side)
+                    file.write(array.tobytes())
+                bar.update()
 
 
 def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
@@ -205,8 +200,8 @@ def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
         raise OSError(str(error)) from error
 
 
-def _prepared(data: params.Data, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:
-    return preprocessing.prepare(*read(data, path), how)
+def _prepared(read_, root: Path, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:
+    return preprocessing.prepare(*read_(root, path), how)
 
 
 def _listing(root: Path) -> list[str]:

@@ -1,13 +1,11 @@
 """What the data are and what a network gets to see of them: the tables of notebooks 01 and 02."""
 
 import functools
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, datasets, overlap, params, preprocessing, splits
+from btlib import CLASSES, NO_TUMOR, datasets, files, overlap, params, preprocessing, splits
 
 SAMPLE = 300
 """How many slices, taken evenly, intensities are measured on."""
@@ -26,8 +24,8 @@ def slices(data: params.Data) -> pd.DataFrame:
     Notebook 01.
     """
     table = datasets.manifest(data).drop(columns="sha256")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        table["mask_area_percent"] = list(pool.map(functools.partial(_mask_area, data), table.pop("path")))
+    area = functools.partial(_mask_area, data)
+    table["mask_area_percent"] = list(files.spread(area, table.pop("path").tolist()))
     folds = datasets.author_folds(data)
     return table if folds is None else table.assign(author_fold=table["image_id"].map(folds))
 

@@ -10,14 +10,13 @@ import stat
 import struct
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError, preprocessing, watched
+from btlib import CLASSES, DataError, files, preprocessing, watched
 from btlib import manifest as manifests
 
 ARTICLE = 1512427
@@ -66,8 +65,7 @@ def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
     """
     path = Path(path)
     names = _listing(path)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(pool.map(lambda name: _row(path, name), names))
+    rows = list(files.spread(functools.partial(_row, path), names))
     skipped = [(name, str(row)) for name, row in zip(names, rows, strict=True) if isinstance(row, DataError)]
     if skipped and (unreadable == "error" or len(skipped) == len(rows)):
         raise DataError(skipped[0][1])
@@ -183,11 +181,11 @@ def _walk(path: Path) -> list[str]:
             "that holds the four zip files and cvind.mat of doi 10.6084/m9.figshare.1512427"
         )
     names = []
-    for folder, inside, files in os.walk(path):
-        for name in (*inside, *files):
+    for folder, inside, leaves in os.walk(path):
+        for name in (*inside, *leaves):
             if os.path.islink(os.path.join(folder, name)):
                 raise DataError(f"{Path(folder) / name}: is a symbolic link; put the file itself there")
-        names += [(Path(folder) / name).relative_to(path).as_posix() for name in files if not name.startswith(".")]
+        names += [(Path(folder) / name).relative_to(path).as_posix() for name in leaves if not name.startswith(".")]
     return names
 
 

@@ -1,18 +1,18 @@
 """Class folders of JPEG, PNG or WebP pictures, as Kaggle's data sets ship them."""
 
+import functools
 import hashlib
 import io
 import os
 import stat
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from btlib import DataError
+from btlib import DataError, files
 from btlib import manifest as manifests
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -43,9 +43,7 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
     Used by notebooks 01, 02 and 06.
     """
     root = Path(path)
-    files = _pictures(root, labels)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda file: _row(root, file, labels), files))
+    results = list(files.spread(functools.partial(_row, root, labels), _pictures(root, labels)))
     skipped = [str(result) for result in results if isinstance(result, DataError)]
     if skipped and unreadable == "error":
         raise DataError(skipped[0])
@@ -94,7 +92,7 @@ def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
 def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold the class folders {', '.join(sorted(labels))}")
-    holding, seen, files = set(), set(), []
+    holding, seen, paths = set(), set(), []
     for folder, names, leaves in os.walk(root):
         names[:] = [n for n in names if not n.startswith((".", "__MACOSX"))]
         here = PurePosixPath(Path(folder).relative_to(root).as_posix())
@@ -104,7 +102,7 @@ def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
         pictures = [n for n in leaves if n.lower().endswith(ENDINGS) and not n.startswith(".")]
         if len(here.parts) in (1, 2) and here.name in labels:
             seen.add(here.name)
-            files += [str(here / n) for n in pictures]
+            paths += [str(here / n) for n in pictures]
         elif pictures:
             holding.add(str(here))
     mapped = ", ".join(f"{k} -> {v}" for k, v in sorted(labels.items()))
@@ -119,14 +117,14 @@ def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
         raise DataError(
             f"{root}: no folder {_shown(absent)}, named in `labels`; found: {_shown(found) or 'no folders'}"
         )
-    return sorted(files)
+    return sorted(paths)
 
 
 def _shown(names: list[str], most: int = 12) -> str:
     return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _row(root: Path, path: str, labels: dict[str, str]) -> dict | DataError:
+def _row(root: Path, labels: dict[str, str], path: str) -> dict | DataError:
     try:
         data = _bytes(root, path)
         height, width = _decode(data, f"{root}/{path}").shape

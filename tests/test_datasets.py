@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from btlib import DataError, datasets, figshare, params, phantom, preprocessing
+from btlib import DataError, datasets, figshare, files, params, phantom, preprocessing
 
 HOW = params.Preprocessing(image_size=48, crop_to_head=True, low_percentile=0.5, high_percentile=99.5)
 A = params.Data(
@@ -218,3 +218,21 @@ def test_a_full_disk_is_an_error_that_names_the_file(home):
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert not [p for p in (home / "data" / ".cache").iterdir() if p.suffix == ".h5"]
     assert len(datasets.load(A, HOW).images) == 14
+
+
+def test_many_slices_are_spread_over_processes_in_their_order_and_the_first_error_comes_through(monkeypatch):
+    monkeypatch.setattr(files, "AHEAD", 8)
+    monkeypatch.setattr(files.os, "cpu_count", lambda: 2)
+    here = list(files.spread(_told, range(20)))
+    assert here == [(str(n), os.getpid()) for n in range(20)], "few items are worked on in this process"
+    elsewhere = list(files.spread(_told, range(20), share=5))
+    assert [text for text, _ in elsewhere] == [str(n) for n in range(20)]
+    assert os.getpid() not in {process for _, process in elsewhere}
+    with pytest.raises(DataError, match="13 is bad"):
+        list(files.spread(_told, [*range(10), -13, -14], share=5))
+
+
+def _told(number):
+    if number < 0:
+        raise DataError(f"{-number} is bad")
+    return str(number), os.getpid()
