@@ -169,19 +169,15 @@ def build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.Dat
     # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
     for stale in path.parent.glob(f".{path.stem}-*"):
         stale.unlink()
-    work = functools.partial(_prepared, _reader(data).read, folder(data), preprocessing_)
     side = preprocessing_.image_size
     with (
         files.replacing(path) as temporary,
         tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
     ):
         starts = _reserve(temporary, (len(table), side, side))
-        with open(temporary, "r+b") as file:
-            for row, arrays in enumerate(files.spread(work, table["path"].tolist())):
-                for start, array in zip(starts, arrays, strict=True):
-                    file.seek(start + row * side * side)
-                    file.write(array.tobytes())
-                bar.update()
+        work = functools.partial(_prepare, _reader(data).read, folder(data), preprocessing_, temporary, starts)
+        for _ in files.spread(work, list(enumerate(table["path"]))):
+            bar.update()
 
 
 def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
@@ -200,8 +196,14 @@ def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
         raise OSError(str(error)) from error
 
 
-def _prepared(read_, root: Path, how: params.Preprocessing, path: str) -> tuple[np.ndarray, np.ndarray]:
-    return preprocessing.prepare(*read_(root, path), how)
+def _prepare(read_, root: Path, how: params.Preprocessing, target: Path, starts: list[int], item: tuple) -> None:
+    """Write a slice and its mask to their places in the file: sent back, they would be copied twice more."""
+    row, path = item
+    arrays = preprocessing.prepare(*read_(root, path), how)
+    with open(target, "r+b") as file:
+        for start, array in zip(starts, arrays, strict=True):
+            file.seek(start + row * array.nbytes)
+            file.write(array)
 
 
 def _listing(root: Path) -> list[str]:

@@ -151,7 +151,9 @@ def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         image = image.astype(np.uint8)
     if image.dtype.kind in "iu" and int(image.max()) - int(image.min()) < 65_536:
         start = int(image.min())
-        return np.arange(start, int(image.max()) + 1, dtype=np.float64), image.astype(np.int64) - start
+        where = image.astype(np.int64)
+        where -= start
+        return np.arange(start, int(image.max()) + 1, dtype=np.float64), where
     return image.astype(np.float64), None
 
 
