@@ -178,9 +178,9 @@ def _floor(root: Path, paths) -> None:
             pass
 
 
-def epoch(repeats: int = 9, name: str = "efficientnet_lite0") -> list[dict]:
+def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     """Time a training epoch from the cache on disk, augmented, against the same steps on one batch held in memory."""
-    work = _training(name)
+    work = _training(name, n=512)
     trainer, batches = work.trainer, work.batches
     held = batches[0]
 
