@@ -511,13 +511,20 @@ def costs(size: int = 224) -> list[dict]:
 
 
 def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
-    """Write reports/growth.csv: time, cache and memory of a one-epoch fit as the data set grows; one row each size."""
+    """Write reports/growth.csv and growth.svg: time, cache and memory of a one-epoch fit as the data set grows."""
+    from btlib import figures
+
     made = []
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            made.append(_child("_grow_here", str(n), env={**os.environ, "BTLIB_HOME": folder}))
+            # On one thread: how well a system spreads two threads over two cores is noise here.
+            alone = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+            made.append(_child("_grow_here", str(n), env={**os.environ, **alone, "BTLIB_HOME": folder}))
         _write("growth", pd.DataFrame(made))
     table, rows = pd.DataFrame(made), []
+    figures.use_theme()
+    with files.replacing(home() / "reports" / "growth.svg") as path:
+        figures.growth(table).savefig(path, metadata={"Date": None})
     for column, what in (("prepare_seconds", "cache of n slices"), ("fit_seconds", "fit of n slices, one epoch")):
         for (_, small_), (_, large) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
             n = int(large["slices"])
@@ -573,7 +580,9 @@ def growth_in_words(table: pd.DataFrame) -> str:
     area = (224 / 64) ** 2
     return f"""## As the data set grows
 
-Made-up slices of 64 pixels, EfficientNet-Lite0, one epoch, each size in a process of its own (`growth.csv`):
+Made-up slices of 64 pixels, EfficientNet-Lite0, one epoch on one thread, each size in a process of its own (`growth.csv`):
+
+![Time, cache and memory against the number of slices](growth.svg)
 
 {table.to_markdown(index=False, floatfmt=".4g")}
 

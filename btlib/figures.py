@@ -409,6 +409,28 @@ def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
     return figure
 
 
+def growth(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw what a study costs against its number of slices, each cost with its straight line.
+
+    Args:
+        table: as reports/growth.csv: slices, prepare_seconds, cache_mb, epoch_seconds, peak_mb.
+
+    Used by `make bench`.
+    """
+    costs = {"prepare_seconds": "cache (s)", "cache_mb": "cache (MB)", "epoch_seconds": "epoch (s)"}
+    figure, axes = _subplots(1, 4, 8.6, 2.2)
+    for axis, (column, label) in zip(axes, (costs | {"peak_mb": "peak memory (MB)"}).items(), strict=True):
+        n, values = table["slices"] / 1000, table[column]
+        slope, base = np.polyfit(n, values, 1)
+        axis.plot(n, base + slope * n, color=GREY, lw=1)
+        axis.plot(n, values, "o", color="#0072B2", ms=4)
+        axis.set_ylim(0, 1.15 * values.max())
+        axis.set_title(f"{slope:+.3g} for 1000 slices", size=8, color=INK)
+        axis.set_ylabel(label)
+        axis.set_xlabel("slices (thousands)")
+    return figure
+
+
 def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw the paper's value of each claim beside ours with its interval, and the verdict.
 

@@ -149,6 +149,16 @@ def test_roc_curves_give_the_area_and_its_interval():
     assert len(shown) == 3
 
 
+def test_growth_draws_the_points_and_states_the_slope():
+    n = np.array([500, 1000, 2000, 4000])
+    table = pd.DataFrame({"slices": n, "prepare_seconds": n / 500, "cache_mb": n / 125, "epoch_seconds": 5 + n / 100})
+    figure = figures.growth(table.assign(peak_mb=1700 + n / 100))
+    line, points = figure.axes[2].lines
+    assert points.get_xydata().tolist() == [[0.5, 10], [1, 15], [2, 25], [4, 45]]
+    np.testing.assert_allclose(line.get_ydata(), points.get_ydata())
+    assert [a.get_title().split()[0] for a in figure.axes] == ["+2", "+8", "+10", "+10"]
+
+
 def test_accuracy_against_fills_pretrained_models_only():
     axis = figures.accuracy_against(MODELS, "parameters").axes[0]
     found = points(axis)
