@@ -68,9 +68,9 @@ def page(table: pd.DataFrame) -> str:
     text = f"""# Benchmarks
 
 Written by `make bench`; one line again: `python -m btlib bench LINE`. The two sides of a row are timed in turns within
-one run; `ratio` is how many times as fast the first is. `load` is the machine's load average before the line: where it is
-1 or more, something else was running, and seconds are too long while ratios are rougher than they look. Slices are made up
-where a row does not say Figshare.
+one run; `ratio` is how many times as fast the first is. `load` is the machine's load average of the minute before the line, in
+which a line measured just before counts: where it is above the number of cores, something else was running, and seconds
+are too long while ratios are rougher than they look. Slices are made up where a row does not say Figshare.
 On {"; ".join(sorted(set(table["hardware"])))}.
 
 {shown.to_markdown(index=False, floatfmt=".3g")}
