@@ -594,11 +594,13 @@ A straight line through them; linear is what has an R2 near 1:
 
 **1,000,000 slices**, by these slopes and in one process: {million["prepare_seconds"] / 3600:.1f} hours to prepare,
 {million["cache_mb"] / 1000:.1f} GB of cache at 64 pixels ({million["cache_mb"] * area / 1000:.0f} GB at 224),
-{million["epoch_seconds"] / 3600:.1f} hours an epoch at 64 pixels (about {million["epoch_seconds"] * area / 86400:.0f} days at
-224, by the number of pixels), and {million["peak_mb"] / 1000:.1f} GB of memory more. Time gives first: such a fit needs
-accelerators, not another input path. Of what is held in memory, the features of a head-only stage (1280 float32 a slice,
-5 GB) and the manifest grow; slices are read from the cache batch by batch, which stays fast while the cache fits the
-page cache, and from then on is bound by the disk. The overlap audit compares all with all and grows with the square.
+{million["epoch_seconds"] / 3600:.1f} hours an epoch at 64 pixels (about {million["epoch_seconds"] * area / 86400:.1f} days at
+224, by the number of pixels). Peak memory differed by {table["peak_mb"].max() - table["peak_mb"].min():.0f} MB between the
+least and the most of these runs, whatever the number of slices. Time gives first: such a fit needs accelerators, not
+another input path. Of what is held in memory, the features of a head-only stage (1280 float32 a slice, 5 GB) and the
+manifest grow; slices are read from the cache batch by batch, which stays fast while the cache fits the page cache, and
+from then on is bound by the disk. The overlap audit compares all with all: its matrix products grow with the square,
+though up to 16,000 heads its time grew more slowly (the rows `audit`).
 """
 
 
