@@ -344,15 +344,16 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
 
     rng, study = random.Random(seed), tiny()
     wrong, blocking, different, left, kills, ended, failed = [], [], [], [], 0, 0, 0
+    underway = True
     with tempfile.TemporaryDirectory() as folder:
         once = Path(folder, "once")
         begun = time.monotonic()
         _done(study_in(once, study), once)
         span = time.monotonic() - begun
         expected = result(once)
-        while kills < n or not ended:
+        while kills < n or underway:  # what the last kill left is finished too
             home = Path(folder, f"home{ended}")
-            process = study_in(home, study)
+            process, underway = study_in(home, study), True
             family = set()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, 0.5 * span) if kills < n else None)
@@ -379,7 +380,7 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
                 different += differences(expected, result(home))
                 left += left_over(home)
                 blocking += blocked(home)
-                ended += 1
+                ended, underway = ended + 1, False
     rows = _after_kills(kills, wrong, blocking, different, left, ended)
     return [*rows, figure("starts that failed without being killed", failed, equals=0)]
 
