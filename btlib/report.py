@@ -405,6 +405,7 @@ def _claims_table(study: Study) -> str:
     for row in claims.to_dict("records"):
         claim, paper, ours, low, high, verdict, data = (_value(row[column]) for column in _CLAIMS)
         interval = f' <span class="interval">{level}: {low} to {high}</span>' if low and high else ""
+        data = data.replace("/", "/<wbr>")
         shown = zip(columns[1:], (paper, ours and f"<strong>{ours}</strong>{interval}", verdict, data), strict=True)
         cells = "".join(
             f'<td role="cell" class="{label.lower()}" data-label="{label}">{text}</td>' for label, text in shown
