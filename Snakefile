@@ -90,9 +90,10 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             f"{REPORT}/notebooks/.{notebook}.log",
         shell:
             # A failed notebook stays where a reader can look at it; a finished one takes its place at once. Each attempt
-            # has a file of its own: where Snakemake alone was killed, the notebook that it had started goes on.
-            "rm -f {params.attempt:q}.*.ipynb; attempt={params.attempt:q}.$$.ipynb;"
-            " {PYTHON:q} -m papermill {input.source:q} $attempt -f {PARAMETERS:q} --no-progress-bar > {log:q} 2>&1"
-            " && mv $attempt {output:q}"
-            " || {{ mv -f $attempt {params.attempt:q}.failed.ipynb; tail -n 40 {log:q};"
+            # has a folder of its own: where Snakemake alone was killed, the notebook that it had started goes on, until the
+            # next attempt takes its folder away.
+            "rm -rf {params.attempt:q}.[0-9]* {params.attempt:q}.failed.ipynb; attempt={params.attempt:q}.$$; mkdir $attempt;"
+            " {PYTHON:q} -m papermill {input.source:q} $attempt/it.ipynb -f {PARAMETERS:q} --no-progress-bar > {log:q} 2>&1"
+            " && mv $attempt/it.ipynb {output:q} && rmdir $attempt"
+            " || {{ mv -f $attempt/it.ipynb {params.attempt:q}.failed.ipynb; rmdir $attempt; tail -n 40 {log:q};"
             " echo the failed notebook: {params.attempt:q}.failed.ipynb; exit 1; }}"

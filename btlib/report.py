@@ -186,7 +186,7 @@ def _polish_table(soup, table) -> None:
 
 def _notebooks(profile: str) -> dict[str, nbformat.NotebookNode]:
     folder = tables.folder(profile) / "notebooks"
-    found = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    found = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("[!.]*.ipynb"))}
     if not found:
         raise DataError(f"{folder}: no executed notebook; run `make report PROFILE={profile}`")
     for name, book in found.items():

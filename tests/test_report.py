@@ -42,7 +42,8 @@ def fake(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def site(fake):
-    """The folder of the built report."""
+    """The folder of the built report; beside the notebooks lies what a killed attempt left, which is no page."""
+    write_notebook(tables.folder("fake") / "notebooks" / ".02_second.123.ipynb", SECOND)
     return report.build("fake", fake[1]).parent
 
 

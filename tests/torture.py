@@ -157,7 +157,7 @@ def blocked(home: Path) -> list[str]:
 def left_over(home: Path) -> list[str]:
     """Return temporary files and folders that nobody will finish."""
     names = ("runs/.[!l]*", "runs/*/.*", "reports/*/.html-*", "reports/*/tables/.*", "reports/*/figures/.*")
-    names += ("reports/*/notebooks/.*.ipynb", "data/.*.partial", "data/.*.old", "data/.cache/.*")
+    names += ("reports/*/notebooks/.*[0-9]", "data/.*.partial", "data/.*.old", "data/.cache/.*")
     return sorted(str(p.relative_to(home)) for name in names for p in home.glob(name))
 
 
@@ -365,7 +365,7 @@ def kill_report(seed: int, n: int = 20) -> list[dict]:
                     process.wait(0.3 * span)
                 if kills % 2 == 0:
                     psutil.wait_procs(family, 10)
-                    blocking += blocked(home)
+                    blocking += [] if _strangers(home) else blocked(home)  # orphans of an earlier kill may hold one
                 _kill([psutil.Process(process.pid)] if process.poll() is None else [])
                 wrong += whole(home)
             elif process.returncode:
