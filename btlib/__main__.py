@@ -191,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
-    one = add(predict, "efficientnet_lite0_groups slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
+    one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")
     one.add_argument("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")

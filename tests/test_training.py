@@ -215,6 +215,28 @@ def test_an_epoch_takes_every_slice_once_in_an_order_of_its_own(study, home):
     np.testing.assert_allclose(weight[np.argsort(seen)], [2 / 3] * 4 + [4 / 3] * 4, rtol=1e-6)
 
 
+def test_an_epoch_steps_as_fit_does(study, home):
+    import keras
+
+    fit = wanted(study, batch_size=4)
+    images = np.random.default_rng(0).integers(0, 256, (12, 2, 2), np.uint8)
+    part, done = (np.arange(12), np.arange(12) % 3), {}
+    for how in ("own", "fit"):
+        image = keras.Input((2, 2, 1))
+        flat = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(image))
+        model = keras.Model(image, keras.layers.Dense(3, kernel_initializer="zeros")(flat))
+        model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        batches = training.Batches(images, part, fit, "e")
+        if how == "own":
+            logs = training.run_epoch(model, batches)
+        else:
+            logs = {k: v[0] for k, v in model.fit(batches, verbose=0, shuffle=False).history.items()}
+        done[how] = [logs["loss"], logs["accuracy"], *(w.copy() for w in model.get_weights())]
+    assert np.abs(done["own"][2]).max() > 0
+    for own, expected in zip(done["own"], done["fit"], strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_flipped_prediction_is_the_mean_of_both():
     import keras
 
