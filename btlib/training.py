@@ -340,6 +340,8 @@ def run_epoch(trainer, batches: Batches) -> dict[str, float]:
 
     Returns:
         "loss" and the compiled metrics by name, means over the batches.
+
+    Used by `fit`.
     """
     strategy = getattr(trainer, "distribute_strategy", None)  # TensorFlow's backend alone has one
     if strategy is not None and strategy.num_replicas_in_sync > 1:  # `fit` alone shares a batch out over replicas

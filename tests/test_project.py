@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -27,6 +28,15 @@ def test_every_dependency_is_pinned_with_hashes():
     extras = [d for e in PROJECT["optional-dependencies"].values() for d in e]
     for wanted in PROJECT["dependencies"] + extras:
         assert re.match(r"[A-Za-z0-9._-]+", wanted)[0].lower() in pinned
+
+
+def test_the_readme_tells_what_the_kept_tables_hold():
+    table = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "leakage.csv")
+    kept = table.groupby("protocol")["accuracy"].last()  # a protocol's last row pools its seeds
+    told = re.findall(
+        r"[\d.]+ % (?=where slices are split|in the author's|in patient-group)", (ROOT / "README.md").read_text()
+    )
+    assert told == [f"{100 * kept[name]:.1f} % " for name in ("image_holdout", "author_folds", "group_folds")]
 
 
 def test_the_lock_names_no_host():

@@ -90,12 +90,17 @@ def test_a_state_that_is_not_whole_and_a_lock_that_is_held_are_seen(tmp_path):
     (tmp_path / "runs" / ".abc").mkdir(parents=True)
     (tmp_path / "runs" / ".abc" / "state.npz").write_bytes(b"PK\x03\x04half")
     (tmp_path / "runs" / ".locks").mkdir()
-    assert [told.split(":")[0] for told in torture.whole(tmp_path)] == ["runs/.abc/state.npz"]
+    attempt = tmp_path / "reports" / "quick" / "notebooks" / ".01_a.123"
+    attempt.mkdir(parents=True)
+    (attempt / "it.ipynb").write_text("half")
+    (attempt.parent / "02_b.ipynb").write_text("half")
+    torn = ["reports/quick/notebooks/02_b.ipynb", "runs/.abc/state.npz"]
+    assert [told.split(":")[0] for told in torture.whole(tmp_path)] == torn
     with open(tmp_path / "runs" / ".locks" / "x", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert torture.blocked(tmp_path) == ["runs/.locks/x"]
     assert torture.blocked(tmp_path) == []
-    assert torture.left_over(tmp_path) == ["runs/.abc"]
+    assert torture.left_over(tmp_path) == ["reports/quick/notebooks/.01_a.123", "runs/.abc"]
 
 
 def test_the_report_keeps_other_lines_and_says_what_was_not_run(tmp_path, monkeypatch):
