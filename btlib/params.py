@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from btlib import CLASSES, NO_TUMOR, ParamsError, files, models
 
@@ -37,7 +37,8 @@ Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "ei
 
 
 class Section(BaseModel):
-    """A part of a parameter file: every key is required, none may be added, nothing is converted silently."""
+    """A part of a parameter file: none of its keys may be left out but a stage's `image_scale`, none added, and nothing is
+    converted silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -111,7 +112,11 @@ class Augmentation(Section):
 
 
 class Stage(Section):
-    """One stage of fine-tuning: which layers learn, for how long, how fast."""
+    """One stage of fine-tuning: which layers learn, for how long, how fast, on slices of which size.
+
+    A first stage on small slices costs a part of the time, and the next goes on from what it learned (progressive resizing:
+    Howard & Gugger 2020, fastai). `image_scale` may be left out, for 1: the study's own size.
+    """
 
     unfreeze: Literal["head", "all"] | Positive
     epochs: Positive
@@ -119,6 +124,28 @@ class Stage(Section):
     schedule: Literal["constant", "cosine", "plateau"]
     warmup_epochs: Annotated[float, Field(ge=0)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
+    image_scale: Annotated[float, Field(gt=0, le=1)] = 1
+
+    @model_validator(mode="after")
+    def _head_at_full_size(self):
+        if self.unfreeze == "head" and self.image_scale != 1:
+            raise ValueError(
+                "image_scale: must be 1 where `unfreeze` is head; features are computed once, at full size"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _full_size_goes_unsaid(self, dump):
+        # A fit is named for what is dumped here; fits from before the key existed keep their names.
+        return {key: value for key, value in dump(self).items() if key != "image_scale" or value != 1}
+
+    def size_of(self, image_size: int) -> int:
+        """Return the side of this stage's slices, in whole 32 pixels (what backbones divide by), of `image_size` at most."""
+        return (
+            image_size
+            if self.image_scale == 1
+            else min(image_size, max(32, 32 * round(self.image_scale * image_size / 32)))
+        )
 
 
 class Recipe(Section):
@@ -216,6 +243,8 @@ class Study(Section):
             if model.model not in models.REGISTRY:
                 raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
             models.check(model.model, self.image_size_of(model), model.weights is not None)
+            if any(stage.image_scale != 1 for stage in self.recipes[model.recipe].stages):
+                self._takes_any_size(key, model)
         if self.proposed.image_size is not None:
             raise ValueError("proposed.image_size: must be null; `preprocessing.image_size` is the proposed model's")
         for size in self.ablation.image_size:
@@ -246,6 +275,14 @@ class Study(Section):
         if self.external is not None and self.external.path == self.data.path:
             raise ValueError("external.path: must differ from data.path")
         return self
+
+    def _takes_any_size(self, key: str, model: Model) -> None:
+        poolings = {self.head.pooling} | (set(self.ablation.pooling) if key == "proposed" else set())
+        if models.REGISTRY[model.model].tokens or "flatten" in poolings:
+            raise ValueError(
+                f"{key}.recipe: got {model.recipe!r}, whose stages differ in `image_scale`; allowed: stages of one size, as "
+                f"{model.model} {'has a weight for each place' if 'flatten' not in poolings else 'is flattened'}"
+            )
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""

@@ -161,9 +161,13 @@ def _kind(fit: Fit) -> tuple[str, int, str]:
     return fit.model, fit.preprocessing.image_size, fit.recipe.precision
 
 
-def _epochs(fit: Fit) -> int:
-    """How often the slices pass the backbone: a stage of the head alone computes its features once."""
-    return sum(1 if stage.unfreeze == "head" else stage.epochs for stage in fit.recipe.stages)
+def _epochs(fit: Fit) -> float:
+    """Epochs at full size: smaller slices cost by their pixels; a stage of the head alone computes its features once."""
+    size = fit.preprocessing.image_size
+    return sum(
+        1 if stage.unfreeze == "head" else stage.epochs * (stage.size_of(size) / size) ** 2
+        for stage in fit.recipe.stages
+    )
 
 
 def seeds_of(study: params.Study, protocol: str) -> list[int]:
@@ -183,7 +187,7 @@ def _ablations(study: params.Study) -> Iterator[tuple[str, str, dict]]:
     for value in a.unfreeze:
         if value == "head":
             stages = [s for s in recipe.stages if s.unfreeze == "head"] or recipe.stages[:1]
-            stages = [s.model_copy(update={"unfreeze": "head"}) for s in stages]
+            stages = [s.model_copy(update={"unfreeze": "head", "image_scale": 1}) for s in stages]
         else:
             stages = [s if s.unfreeze == "head" else s.model_copy(update={"unfreeze": value}) for s in recipe.stages]
         yield "unfreeze", str(value), {"recipe": recipe.model_copy(update={"stages": stages})}

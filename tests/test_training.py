@@ -42,9 +42,11 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     assert training.fit(study, fit).id == run.id
 
 
-@pytest.mark.parametrize("ema", [0, 0.5])
-def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema):
-    fit = wanted(study, ema=ema, patience=5)
+@pytest.mark.parametrize(("ema", "scale"), [(0, 1), (0.5, 1), (0.5, 0.5)])
+def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale):
+    stages = [s.model_copy(update={"image_scale": scale}) for s in study.recipes["scratch"].stages]
+    larger = study.preprocessing.model_copy(update={"image_size": round(32 / scale)})
+    fit = wanted(study, ema=ema, patience=5, stages=stages).model_copy(update={"preprocessing": larger})
     whole = training.fit(study, fit)
     expected, history = whole.predictions(), whole.history().drop(columns="seconds")
     whole.folder.rename(home / "whole")
@@ -182,6 +184,58 @@ def test_statistics_that_no_stage_moved_stay_those_that_the_head_learned_with(st
     run = training.fit(study, wanted(study, stages=stages, batchnorm=batchnorm, renew_statistics=True))
     begun = models.build("toy", None, 32, study.head, 0).get_layer("block1_bn").moving_mean.numpy()
     assert bool(np.any(run.model().get_layer("block1_bn").moving_mean.numpy() != begun)) == renewed
+
+
+def test_the_fused_norm_is_kerass_norm_forwards_backwards_and_in_what_it_remembers():
+    import keras
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 6)).astype(np.float32)
+    seen = {}
+    for kind in (keras.layers.BatchNormalization, training.FusedNorm):
+        norm = kind(momentum=0.9)
+        norm.build(x.shape)
+        norm.set_weights([np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), np.zeros(6), np.ones(6)])
+        with tf.GradientTape() as tape:
+            tape.watch(given := tf.constant(x))
+            y = norm(given, training=True)
+            loss = tf.reduce_sum(y * tf.sin(y))
+        slopes = tape.gradient(loss, [given, norm.gamma.value, norm.beta.value])
+        seen[kind] = [y, *slopes, *norm.get_weights(), norm(x, training=False)]
+        kept = np.array(norm.moving_mean)
+        norm.trainable = False
+        seen[kind].append(norm(x, training=True))
+        assert np.array_equal(norm.moving_mean, kept)
+    assert not np.array_equal(seen[training.FusedNorm][5], np.zeros(6)), "the moving mean moved"
+    for ours, theirs in zip(*seen.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_stage_sees_slices_of_its_size_and_the_kept_model_those_of_the_study(study, home, monkeypatch):
+    sizes, copy = [], training.learner_of
+    monkeypatch.setattr(training, "learner_of", lambda model, size: sizes.append(size) or copy(model, size))
+    preprocessing = study.preprocessing.model_copy(update={"image_size": 64})
+    stage = study.recipes["scratch"].stages[0].model_copy(update={"epochs": 1})
+    stages = [stage.model_copy(update={"image_scale": 0.5}), stage]
+    fit = wanted(study, stages=stages).model_copy(update={"preprocessing": preprocessing})
+    run = training.fit(study, fit)
+    assert sizes == [32, 64]
+    model = run.model()
+    assert model.input_shape == (None, 64, 64, 1)
+    assert type(model.get_layer("block1_bn")).__name__ == "BatchNormalization"
+    assert run.history()["stage"].tolist() == [0, 1]
+
+
+def test_a_stages_size_is_whole_32s_and_goes_unsaid_where_it_is_the_studys(study):
+    stage = study.recipes["scratch"].stages[0]
+    sizes = {(scale, full): stage.model_copy(update={"image_scale": scale}).size_of(full) for scale, full in SIZES}
+    assert sizes == SIZES
+    assert "image_scale" not in stage.model_dump()
+    assert stage.model_copy(update={"image_scale": 0.6}).model_dump()["image_scale"] == 0.6
+    assert params.Stage.model_validate(stage.model_dump()) == stage
+
+
+SIZES = {(0.6, 160): 96, (1, 150): 150, (0.99, 50): 50, (0.1, 160): 32, (0.8, 160): 128}
 
 
 def test_only_the_blocks_that_a_stage_thawed_are_renewed(study, home):
