@@ -81,7 +81,7 @@ def _layer_macs(layer) -> int:
 
 
 def measure(model) -> dict[str, float]:
-    """Measure a model on this machine, in the precision that it was built with; its weights are changed.
+    """Measure a model on this machine, in the precision that it was built with.
 
     Args:
         model: keras.Model from slices (n, S, S, 1) to logits (n, 3), with a fixed S.
@@ -91,7 +91,7 @@ def measure(model) -> dict[str, float]:
         latency_ms: a compiled forward pass of one slice, median after warm-up.
         throughput_per_s: slices a second in batches of 32, likewise.
         peak_mb: most main memory, in 10^6 bytes, that the process held during those passes, libraries included.
-        fit_seconds_per_100: training steps for 100 slices in batches of 32, AdamW on what is trainable, median after
+        fit_seconds_per_100: a fit's training steps for 100 slices in batches of 32, AdamW on what is trainable, median after
             warm-up, so without the trace of the first step; an epoch takes this times its hundreds of slices.
 
     Raises:
@@ -101,6 +101,8 @@ def measure(model) -> dict[str, float]:
     """
     import keras
     import numpy as np
+
+    from btlib import training
 
     size = model.input_shape[1]
     if size is None:
@@ -112,11 +114,12 @@ def measure(model) -> dict[str, float]:
         path = Path(folder) / "model.keras"
         model.save(path)
         file_mb = path.stat().st_size / 1e6
-    model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with _Peak() as peak:
         one = _median_seconds(lambda: model.predict_on_batch(slices[:1]))
         many = _median_seconds(lambda: model.predict_on_batch(slices))
-    step = _median_seconds(lambda: model.train_on_batch(slices, labels))
+    learner = training.learner_of(model, size)
+    learner.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    step = _median_seconds(lambda: learner.train_on_batch(slices, labels))
     return {
         "file_mb": file_mb,
         "latency_ms": 1000 * one,

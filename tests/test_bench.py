@@ -50,6 +50,26 @@ def test_the_loop_compared_with_decodes_the_same_slices(home):
         assert [["meningioma", "glioma", "pituitary"][k - 1] for k in made["labels"]] == table["label"].tolist()
 
 
+def test_both_ways_to_an_accuracy_train_on_the_same_slices_and_a_fit_below_it_has_not_met_it(study, home, monkeypatch):
+    told = []
+
+    def here(function, path, *words, env):
+        with monkeypatch.context() as there:
+            there.setenv("BTLIB_HOME", env["BTLIB_HOME"])
+            told.append(getattr(bench, function)(path, *words))
+        return told[-1]
+
+    monkeypatch.setattr(bench, "_child", here)
+    (row,) = bench.accuracy(study, least=1.1, most=2, size=32)
+    ours, plain = told
+    assert plain["epochs"] == 2 and f"{plain['accuracy']:.2%} after 2 epochs" in row["against"]
+    assert row["ratio"] == plain["seconds"] / ours["seconds"] and row["met"] == "no"
+    assert not (home / "runs").exists(), "the fit that was timed stays out of the study's runs"
+    assert bench.accuracy(study, least=0, size=32)[0]["ratio"] == 0, "no epoch is needed for none right"
+    absent = study.data.model_copy(update={"source": "figshare", "phantom": None, "path": "data/absent"})
+    assert bench.accuracy(study.model_copy(update={"data": absent})) == []
+
+
 def test_the_slope_of_a_straight_line_is_found_and_a_million_is_a_thousand_times_it():
     n = np.array([500, 1000, 2000, 4000])
     table = pd.DataFrame({"slices": n, "prepare_seconds": 36 * n / 1000, "cache_mb": 8 * n / 1000 + 1})
