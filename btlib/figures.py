@@ -80,7 +80,7 @@ def learning_curves(history: pd.DataFrame) -> mpl.figure.Figure:
     """Draw loss, accuracy and learning rate over the epochs of all stages, training beside validation.
 
     Args:
-        history: one row an epoch in the order of training, columns stage, epoch, loss, accuracy, val_loss,
+        history: one row an epoch in the order of training, columns stage (as `Run.history` names it), epoch, loss, accuracy, val_loss,
             val_accuracy (accuracies 0 to 1), learning_rate.
 
     Used by notebooks 03 and 04.
@@ -117,8 +117,7 @@ def learning_curves(history: pd.DataFrame) -> mpl.figure.Figure:
                 middle = (start + stop) / 2 / len(history)
                 axis.text(middle, 1.02, number, transform=axis.transAxes, ha="center", va="bottom", color=INK, size=8)
     if len(first) > 1:
-        names = ", ".join(f"{number} = {stages[start]}" for number, start in enumerate(first, start=1))
-        figure.suptitle(f"stages of fine-tuning: {names}", size=8, x=0.01, ha="left")
+        figure.suptitle(f"stages of fine-tuning: {', '.join(stages[first])}", size=8, x=0.01, ha="left")
     return figure
 
 

@@ -37,10 +37,16 @@ Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "ei
 
 
 class Section(BaseModel):
-    """A part of a parameter file: none of its keys may be left out but a stage's `image_scale`, none added, and nothing is
-    converted silently."""
+    """A part of a parameter file: none of its keys may be left out but those with a default, none added, nothing is converted
+    silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _defaults_go_unsaid(self, dump):
+        # A fit is named for what is dumped here; earlier fits keep their names when a key with a default is added.
+        fields = type(self).model_fields
+        return {k: v for k, v in dump(self).items() if fields[k].is_required() or v != fields[k].default}
 
 
 class Data(Section):
@@ -134,10 +140,10 @@ class Stage(Section):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _full_size_goes_unsaid(self, dump):
-        # A fit is named for what is dumped here; fits from before the key existed keep their names.
-        return {key: value for key, value in dump(self).items() if key != "image_scale" or value != 1}
+    def in_words(self, image_size: int) -> str:
+        """Say which layers learn, on slices of which size: "last 3 blocks, 96 px"."""
+        layers = {"head": "head alone", "all": "all layers"}.get(self.unfreeze, f"last {self.unfreeze} blocks")
+        return f"{layers}, {self.size_of(image_size)} px"
 
     def size_of(self, image_size: int) -> int:
         """Return the side of this stage's slices, in whole 32 pixels (what backbones divide by), of `image_size` at most."""
@@ -149,7 +155,11 @@ class Stage(Section):
 
 
 class Recipe(Section):
-    """How a model is fitted."""
+    """How a model is fitted.
+
+    `mask_loss` weighs an auxiliary loss against the classes': from the backbone's last features a 1 x 1 convolution is to tell
+    where the tumour lies, by the masks of training slices. It may be left out, for 0: none. No mask is used in prediction.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -162,6 +172,7 @@ class Recipe(Section):
     ema: Fraction
     patience: Annotated[int, Field(ge=0)]
     stages: Annotated[list[Stage], Field(min_length=1)]
+    mask_loss: Annotated[float, Field(ge=0, le=100)] = 0
 
 
 class Model(Section):
@@ -245,6 +256,13 @@ class Study(Section):
             models.check(model.model, self.image_size_of(model), model.weights is not None)
             if any(stage.image_scale != 1 for stage in self.recipes[model.recipe].stages):
                 self._takes_any_size(key, model)
+            if self.recipes[model.recipe].mask_loss and (
+                self.data.source == "folders" or models.REGISTRY[model.model].tokens
+            ):
+                reason = f"{model.model} has tokens" if self.data.source != "folders" else "folders hold no masks"
+                raise ValueError(
+                    f"{key}.recipe: got {model.recipe!r}, which has a `mask_loss`; allowed: none, as {reason}"
+                )
         if self.proposed.image_size is not None:
             raise ValueError("proposed.image_size: must be null; `preprocessing.image_size` is the proposed model's")
         for size in self.ablation.image_size:

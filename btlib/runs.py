@@ -241,8 +241,14 @@ class Run:
             ) from None
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds, learning_rate (at its start)."""
-        return pd.read_csv(self.folder / "history.csv")
+        """One row an epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds, learning_rate (at its start).
+
+        stage says which, and what it fits on what: "2 = all layers, 160 px".
+        """
+        table = pd.read_csv(self.folder / "history.csv")
+        size = self.fit.preprocessing.image_size
+        names = [f"{k} = {s.in_words(size)}" for k, s in enumerate(self.fit.recipe.stages, start=1)]
+        return table.assign(stage=table["stage"].map(dict(enumerate(names))))
 
     def predictions(self, role: str | None = None) -> pd.DataFrame:
         """One row a validation or test slice: image_id, role, label, patient_id, patient_group, plane, the logits.

@@ -114,7 +114,7 @@ def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int
             if number < state.stage:
                 continue
             train = _train_head if stage.unfreeze == "head" else _train_stage
-            train(wanted, model, data.images, parts, state, number, stage)
+            train(wanted, model, data, parts, state, number, stage)
         for norm in _norms(model):
             norm.synchronized = False
         if wanted.recipe.renew_statistics:
@@ -250,8 +250,13 @@ class Augment(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, training=False):
+        """Take (n, S, S, 1) slices, or (n, S, S, 2) with their masks, which move with them and keep their values."""
         images = keras.ops.cast(images, "float32")
-        return self.intensities(self.move(images)) if training else images
+        if not training:
+            return images
+        moved = self.move(images)
+        changed = self.intensities(moved[..., :1])
+        return changed if moved.shape[-1] == 1 else keras.ops.concatenate([changed, moved[..., 1:]], axis=-1)
 
     def move(self, images):
         """Flip left-right, rotate, zoom and shift in one resampling; what comes from outside is black."""
@@ -302,10 +307,10 @@ class Augment(keras.layers.Layer):
 class Batches(keras.utils.PyDataset):
     """The training slices of one epoch, in an order and a mixture that seed and epoch alone decide."""
 
-    def __init__(self, images, part, wanted: runs.Fit, stream: str):
+    def __init__(self, images, part, wanted: runs.Fit, stream: str, masks=None):
         super().__init__()
         rows, y = part
-        self.images, self.recipe = images, wanted.recipe
+        self.images, self.masks, self.recipe = images, masks, wanted.recipe
         self.rng = np.random.default_rng(_number(wanted.seed, stream))
         order = self.rng.permutation(len(rows))
         self.rows, self.target = rows[order], np.eye(len(CLASSES), dtype=np.float32)[y[order]]
@@ -321,6 +326,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, number):
         some = slice(number * self.recipe.batch_size, (number + 1) * self.recipe.batch_size)
         x, target = read(self.images, self.rows[some]), self.target[some]
+        if self.masks is not None:
+            x = np.concatenate([x, 255 * read(self.masks, self.rows[some])], axis=-1)
         if self.mixup:
             part = np.float32(self.mixes[number])
             x = part * x + (1 - part) * x[::-1]
@@ -387,7 +394,7 @@ class _State:
             if "b0" in saved.files:
                 self.best = [saved[f"b{i}"] for i in range(len(self.model.weights))]
 
-    def save(self, stage: int, epoch: int, optimizer=()):
+    def save(self, stage: int, epoch: int, beside=()):
         self.stage, self.epoch = stage, epoch
         facts = {
             "stage": stage,
@@ -396,7 +403,7 @@ class _State:
             "seconds": self.seconds + time.monotonic() - self.clock,
         }
         arrays = {f"w{i}": w for i, w in enumerate(self.model.get_weights())}
-        arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(optimizer)}
+        arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(beside)}
         arrays |= {f"b{i}": w for i, w in enumerate(self.best or [])}
         with files.replacing(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, facts=json.dumps(facts), **arrays)
@@ -410,12 +417,12 @@ class _State:
         self.path.unlink(missing_ok=True)
 
 
-def _train_head(wanted, model, images, parts, state, number, stage):
+def _train_head(wanted, model, data, parts, state, number, stage):
     """Fit the head alone, on features that the frozen backbone computes once, from slices without augmentation."""
     pool = model.get_layer("pool")
     backbone = keras.Model(model.input, pool.output)
     head = keras.Model(pool.output, model.output)
-    features = {role: _features(backbone, images, parts[role][0]) for role in ("train", "validation")}
+    features = {role: _features(backbone, data.images, parts[role][0]) for role in ("train", "validation")}
     keras.utils.set_random_seed(_number(wanted.seed, f"head {number}"))
     head.compile(_optimizer(wanted, stage, len(features["train"]), []), _loss(wanted), metrics=["accuracy"])
     targets = {role: np.eye(len(CLASSES))[parts[role][1]] for role in features}
@@ -442,7 +449,7 @@ def _features(backbone, images, rows, batch_size=64):
     return np.concatenate(parts)
 
 
-def _train_stage(wanted, model, images, parts, state, number, stage):
+def _train_stage(wanted, model, data, parts, state, number, stage):
     """Fit the layers that the stage thaws, epoch by epoch, under augmentation, in a copy of the model."""
     recipe, depth = wanted.recipe, models.depths(model, wanted.model)
     deepest = max(depth.values()) if stage.unfreeze == "all" else stage.unfreeze
@@ -452,34 +459,42 @@ def _train_stage(wanted, model, images, parts, state, number, stage):
     for layer in learner.layers:
         frozen_norm = isinstance(layer, FusedNorm) and recipe.batchnorm == "frozen"
         layer.trainable = depth.get(layer.name, deepest + 1) <= deepest and not frozen_norm
-    image = x = keras.Input((full, full, 1), name="slice")
+    masked = recipe.mask_loss > 0
+    image = x = keras.Input((full, full, 1 + masked), name="slice")
     if wanted.augmentation:
         x = augmenter(wanted.augmentation, full, 0)(x)
     if size != full:
         x = keras.layers.Resizing(size, size, antialias=True, dtype="float32")(x)
-    trainer = keras.Model(image, learner(x))
+    place = Places(recipe.mask_loss, name="places", dtype="float32")
+    if masked:
+        features = learner.get_layer(models.REGISTRY[wanted.model].feature_layer).output
+        logits, features = keras.Model(learner.input, [learner.output, features])(x[..., :1])
+        trainer = keras.Model(image, place(logits, features, x[..., 1:]))
+    else:
+        trainer = keras.Model(image, learner(x))
     scale = {
         id(v): stage.layer_decay ** depth[layer.name] for layer in learner.layers for v in layer.trainable_variables
     }
-    scales = [scale[id(v)] for v in trainer.trainable_variables]
+    scales = [scale.get(id(v), 1.0) for v in trainer.trainable_variables]
     trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=["accuracy"])
     trainer.optimizer.build(trainer.trainable_variables)
+    beside = [*trainer.optimizer.variables, *place.variables]
     if state.extra:
-        for variable, value in zip(trainer.optimizer.variables, state.extra.values(), strict=True):
+        for variable, value in zip(beside, state.extra.values(), strict=True):
             variable.assign(value)
     watch = _Watch(recipe, stage, state, model, trainer, number)
     for epoch in range(state.epoch, stage.epochs):
         begun, rate = time.monotonic(), float(trainer.optimizer.learning_rate)
         stream = f"stage {number} epoch {epoch}"
         _reseed(trainer, wanted.seed, stream)
-        batches = Batches(images, parts["train"], wanted, stream)
+        batches = Batches(data.images, parts["train"], wanted, stream, data.masks if masked else None)
         row = {"stage": number, "epoch": epoch, **run_epoch(trainer, batches)}
-        row |= watch.validate(images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
+        row |= watch.validate(data.images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
         state.history.append(row | {"learning_rate": rate})
         if watch.stop():
             break
         if epoch + 1 < stage.epochs:  # the end of the stage is saved below, without the optimizer
-            state.save(number, epoch + 1, trainer.optimizer.variables)
+            state.save(number, epoch + 1, beside)
     watch.end()
     model.set_weights(learner.get_weights())
     state.model = model
@@ -507,6 +522,30 @@ def learner_of(model, image_size: int):
     learner = keras.models.clone_model(model, input_tensors=image, clone_function=copy)
     learner.set_weights(model.get_weights())
     return learner
+
+
+class Places(keras.layers.Layer):
+    """Hands the logits through, and adds the loss of telling from the features where the tumour lies: binary cross-entropy.
+
+    The target of each place is the share of it that the mask covers. It starts from zeros, so it needs no seed.
+    """
+
+    def __init__(self, weight: float, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = weight
+        self.guess = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", dtype="float32")
+
+    def build(self, logits_shape, features_shape, masks_shape):
+        self.guess.build(features_shape)
+
+    def call(self, logits, features, masks):
+        """Take (n, 3) logits, (n, h, w, d) features and (n, S, S, 1) masks, 0..255; return the logits."""
+        ops, guess = keras.ops, self.guess(features)
+        target = ops.image.resize(masks / 255, guess.shape[1:3], antialias=True)
+        # From logits, in the form that stays finite: max(x, 0) - x t + log(1 + exp(-|x|)).
+        loss = ops.maximum(guess, 0) - guess * target + ops.log1p(ops.exp(-ops.abs(guess)))
+        self.add_loss(self.weight * ops.mean(loss))
+        return logits
 
 
 class FusedNorm(keras.layers.BatchNormalization):

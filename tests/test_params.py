@@ -37,6 +37,7 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
         ("recipes.finetune.stages.0.learning_rate", float("nan"), ["stages[0].learning_rate: got nan"]),
         ("recipes.finetune.stages.0.image_scale", 0.5, ["recipes.finetune.stages[0]: image_scale: must be 1", "head"]),
         ("recipes.scratch.stages.0.image_scale", 0.5, ["baselines[2].recipe: got 'scratch'", "vit_b16 has a weight"]),
+        ("recipes.scratch.mask_loss", 1.0, ["baselines[2].recipe: got 'scratch', which has a `mask_loss`", "tokens"]),
         ("data.source", "figshare", ["data: `phantom` is a section where source is phantom"]),
         ("proposed.recipe", "x", ["proposed.recipe: got 'x'; allowed: finetune, scratch"]),
         ("proposed.model", "b0", ["proposed.model: got 'b0'", "efficientnet_b0"]),

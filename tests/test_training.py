@@ -42,11 +42,13 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     assert training.fit(study, fit).id == run.id
 
 
-@pytest.mark.parametrize(("ema", "scale"), [(0, 1), (0.5, 1), (0.5, 0.5)])
-def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale):
+@pytest.mark.parametrize(("ema", "scale", "mask_loss"), [(0, 1, 0), (0.5, 1, 0), (0.5, 0.5, 0), (0, 1, 1.5)])
+def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale, mask_loss):
     stages = [s.model_copy(update={"image_scale": scale}) for s in study.recipes["scratch"].stages]
     larger = study.preprocessing.model_copy(update={"image_size": round(32 / scale)})
-    fit = wanted(study, ema=ema, patience=5, stages=stages).model_copy(update={"preprocessing": larger})
+    fit = wanted(study, ema=ema, patience=5, stages=stages, mask_loss=mask_loss).model_copy(
+        update={"preprocessing": larger}
+    )
     whole = training.fit(study, fit)
     expected, history = whole.predictions(), whole.history().drop(columns="seconds")
     whole.folder.rename(home / "whole")
@@ -223,7 +225,50 @@ def test_a_stage_sees_slices_of_its_size_and_the_kept_model_those_of_the_study(s
     model = run.model()
     assert model.input_shape == (None, 64, 64, 1)
     assert type(model.get_layer("block1_bn")).__name__ == "BatchNormalization"
-    assert run.history()["stage"].tolist() == [0, 1]
+    assert run.history()["stage"].tolist() == ["1 = all layers, 32 px", "2 = all layers, 64 px"]
+
+
+def test_the_loss_of_places_is_the_cross_entropy_of_the_share_that_the_mask_covers():
+
+    masks = np.zeros((2, 4, 4, 1), np.float32)
+    masks[0, :2, :2], masks[1, 0, 2] = 255, 255
+    place = training.Places(2.0)
+    logits, features = np.float32([[1, 2, 3], [4, 5, 6]]), np.random.default_rng(0).normal(size=(2, 2, 2, 5))
+    place.build(logits.shape, features.shape, masks.shape)
+    place.guess.set_weights([np.ones((1, 1, 5, 1)), np.zeros(1)])
+    given = place(logits, features.astype(np.float32), masks)
+    share = np.float64([[[1, 0], [0, 0]], [[0, 0.25], [0, 0]]])
+    told = 1 / (1 + np.exp(-features.sum(-1)))
+    expected = -(share * np.log(told) + (1 - share) * np.log(1 - told)).mean()
+    assert np.array_equal(given, logits)
+    (loss,) = place.losses
+    # Antialiased shrinking by two lets a pixel look a little past its own four.
+    assert float(loss) == pytest.approx(2 * expected, rel=0.15)
+    place.guess.set_weights([np.zeros((1, 1, 5, 1)), np.zeros(1)])
+    place(logits, features.astype(np.float32), masks)
+    assert float(place.losses[-1]) == pytest.approx(2 * np.log(2), rel=1e-5)
+
+
+def test_masks_move_with_their_slices_and_keep_their_values():
+    moves = AUGMENT | {"flip": True, "rotation_degrees": 20, "shift": 0.1, "zoom": 0.1}
+    slices = np.zeros((6, 24, 24, 1), np.uint8)
+    slices[:, 5:12, 8:20] = 255
+    both = np.concatenate([slices, slices], axis=-1)
+    moved = np.asarray(training.augmenter(params.Augmentation(**moves), 24, 0)(both, training=True))
+    assert not np.array_equal(moved[..., 1:], slices) and np.array_equal(moved[..., 0], moved[..., 1])
+    shaded = params.Augmentation(**moves | {"contrast": 0.5, "gamma": 0.5, "bias_field": 0.5, "noise": 0.1})
+    changed = np.asarray(training.augmenter(shaded, 24, 0)(both, training=True))
+    assert np.array_equal(changed[..., 1], moved[..., 1])
+    assert np.abs(changed[..., 0] - moved[..., 0]).max() > 10
+
+
+def test_masks_guide_a_fit_and_leave_no_trace_in_the_model(study, home):
+    guided, plain = (training.fit(study, wanted(study, mask_loss=weight)) for weight in (3.0, 0))
+    assert guided.id != plain.id
+    assert [layer.name for layer in guided.model().layers] == [layer.name for layer in plain.model().layers]
+    assert guided.model().input_shape == (None, 32, 32, 1)
+    assert (guided.history()["loss"] > plain.history()["loss"]).iloc[0]
+    assert not guided.predictions().equals(plain.predictions())
 
 
 def test_a_stages_size_is_whole_32s_and_goes_unsaid_where_it_is_the_studys(study):
