@@ -311,12 +311,11 @@ def per_class_bars(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw mean accuracy and its spread over seeds, one factor at a time, against the proposed model.
+    """Draw accuracy with its interval, one factor at a time, against the proposed model.
 
     Args:
         table: one row a setting, in the order to draw: columns factor, setting, seeds (number of fits), accuracy
-            (mean, 0 to 1), accuracy_sd (standard deviation over seeds; empty for one seed), proposed (bool: the
-            setting is the proposed model's).
+            (mean, 0 to 1), accuracy_low, accuracy_high, proposed (bool: the setting is the proposed model's).
 
     Used by notebook 04.
     """
@@ -327,11 +326,11 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
         last = factor
         place.append(at)
     place = np.array(place)
-    value, spread = 100 * table["accuracy"], 100 * table["accuracy_sd"].fillna(0)
+    value, low, high = (100 * table[f"accuracy{end}"] for end in ("", "_low", "_high"))
     proposed = table["proposed"].astype(bool).to_numpy()
     if proposed.any():
         axis.axvline(value[proposed].iloc[0], color=GREY, lw=0.9, ls="--", zorder=0)
-    _whiskers(axis, value, place, value - spread, value + spread, horizontal=True, ecolor="#0072B2", elinewidth=1.4)
+    _whiskers(axis, value, place, low, high, horizontal=True, ecolor="#0072B2", elinewidth=1.4)
     for chosen, face, name in ((~proposed, "#0072B2", "one factor changed"), (proposed, "white", "proposed model")):
         axis.plot(value[chosen], place[chosen], "o", ms=5.5, mfc=face, mec="#0072B2", mew=1.4, ls="none", label=name)
     axis.set_yticks(place, table["setting"].astype(str))
@@ -347,10 +346,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
         text.set_in_layout(True)
     seeds = table["seeds"]
     fits = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    plural = "" if fits == "1" else "s"
-    axis.set_xlabel(
-        f"accuracy (%), mean ± standard deviation, {fits} seed{plural}" if plural else "accuracy (%), 1 seed"
-    )
+    axis.set_xlabel(f"accuracy (%) with its interval over patients, {fits} seed{'' if fits == '1' else 's'}")
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 

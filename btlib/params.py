@@ -203,6 +203,7 @@ class Ablation(Section):
     augment: list[bool]
     image_size: list[ImageSize]
     weights: list[Weights]
+    recipe: list[str]
 
 
 class GradCAM(Section):
@@ -247,22 +248,17 @@ class Study(Section):
     @model_validator(mode="after")
     def _names_exist(self):
         named = [("proposed", self.proposed), *((f"baselines[{i}]", m) for i, m in enumerate(self.baselines))]
-        for key, model in named:
-            if model.recipe not in self.recipes:
-                raise ValueError(f"{key}.recipe: got {model.recipe!r}; allowed: {', '.join(self.recipes)}")
+        fitted = [(f"{key}.recipe", model, model.recipe) for key, model in named]
+        fitted += [(f"ablation.recipe[{i}]", self.proposed, name) for i, name in enumerate(self.ablation.recipe)]
+        for key, _, recipe in fitted:
+            if recipe not in self.recipes:
+                raise ValueError(f"{key}: got {recipe!r}; allowed: {', '.join(self.recipes)}")
         for key, model in named:
             if model.model not in models.REGISTRY:
                 raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
             models.check(model.model, self.image_size_of(model), model.weights is not None)
-            if any(stage.image_scale != 1 for stage in self.recipes[model.recipe].stages):
-                self._takes_any_size(key, model)
-            if self.recipes[model.recipe].mask_loss and (
-                self.data.source == "folders" or models.REGISTRY[model.model].tokens
-            ):
-                reason = f"{model.model} has tokens" if self.data.source != "folders" else "folders hold no masks"
-                raise ValueError(
-                    f"{key}.recipe: got {model.recipe!r}, which has a `mask_loss`; allowed: none, as {reason}"
-                )
+        for key, model, recipe in fitted:
+            self._suits(key, model, recipe)
         if self.proposed.image_size is not None:
             raise ValueError("proposed.image_size: must be null; `preprocessing.image_size` is the proposed model's")
         for size in self.ablation.image_size:
@@ -294,13 +290,15 @@ class Study(Section):
             raise ValueError("external.path: must differ from data.path")
         return self
 
-    def _takes_any_size(self, key: str, model: Model) -> None:
-        poolings = {self.head.pooling} | (set(self.ablation.pooling) if key == "proposed" else set())
-        if models.REGISTRY[model.model].tokens or "flatten" in poolings:
-            raise ValueError(
-                f"{key}.recipe: got {model.recipe!r}, whose stages differ in `image_scale`; allowed: stages of one size, as "
-                f"{model.model} {'has a weight for each place' if 'flatten' not in poolings else 'is flattened'}"
-            )
+    def _suits(self, key: str, model: Model, name: str) -> None:
+        recipe, tokens = self.recipes[name], models.REGISTRY[model.model].tokens
+        poolings = {self.head.pooling} | (set(self.ablation.pooling) if model is self.proposed else set())
+        if (tokens or "flatten" in poolings) and any(stage.image_scale != 1 for stage in recipe.stages):
+            reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
+            raise ValueError(f"{key}: got {name!r}, with an `image_scale`; allowed: stages of one size, as {reason}")
+        if (tokens or self.data.source == "folders") and recipe.mask_loss:
+            reason = f"{model.model} has tokens" if tokens else "folders hold no masks"
+            raise ValueError(f"{key}: got {name!r}, with a `mask_loss`; allowed: none, as {reason}")
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""

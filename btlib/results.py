@@ -145,30 +145,29 @@ def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def ablation(plan: pd.DataFrame) -> pd.DataFrame:
-    """Return ablation.csv: mean accuracy and its spread over seeds for each setting.
+def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return ablation.csv: accuracy of each setting, and its difference from the proposed model's on the same slices.
 
     Returns:
-        factor, setting, seeds, n_test, accuracy, accuracy_sd (empty for one seed), proposed. No setting was chosen by
-        these numbers: they are test accuracies, to be read, not to be picked from. Notebook 04.
+        factor, setting, seeds, n_test (of one seed), accuracy (mean over seeds), accuracy_low, accuracy_high, accuracy_sd (over
+        seeds; empty for one), difference, difference_low, difference_high (from the proposed model), proposed. No setting was
+        chosen by these numbers: they are test accuracies, to be read, not to be picked from. Notebook 04.
     """
     rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
-    made = []
+    made, base = [], None
     for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
-        tested = [truth(runs.Run(f).predictions("test")) for f in group["fit"]]
-        accuracy = [float(np.mean(logits.argmax(1) == y)) for y, logits, _ in tested]
+        tested = [runs.Run(f).predictions("test") for f in group["fit"]]
+        accuracy = [float(np.mean(logits.argmax(1) == y)) for y, logits, _ in map(truth, tested)]
+        pooled = pd.concat(tested)
+        base = pooled if base is None else base  # the proposed model comes first
+        found = intervals(study, pooled).set_index("score").loc["accuracy", ["value", "low", "high"]]
+        spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else np.nan
+        gap = (np.nan,) * 3 if pooled is base else _gap(study, pooled, base)
         made.append(
-            {
-                "factor": factor,
-                "setting": value or "proposed",
-                "seeds": len(accuracy),
-                "n_test": len(tested[0][0]),
-                "accuracy": np.mean(accuracy),
-                "accuracy_sd": np.std(accuracy, ddof=1) if len(accuracy) > 1 else np.nan,
-                "proposed": factor == "proposed",
-            }
+            (factor, value or "proposed", len(tested), len(tested[0]), *found, spread, *gap, factor == "proposed")
         )
-    columns = ["factor", "setting", "seeds", "n_test", "accuracy", "accuracy_sd", "proposed"]
+    columns = ["factor", "setting", "seeds", "n_test", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd"]
+    columns += ["difference", "difference_low", "difference_high", "proposed"]
     return pd.DataFrame(made, columns=columns)
 
 

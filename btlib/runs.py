@@ -178,7 +178,7 @@ def seeds_of(study: params.Study, protocol: str) -> list[int]:
 def _ablations(study: params.Study) -> Iterator[tuple[str, str, dict]]:
     """Each factor's values with what they change; the proposed model itself comes first."""
     a, head, recipe = study.ablation, study.head, study.recipes[study.proposed.recipe]
-    if not any((a.pooling, a.dropout, a.dense, a.unfreeze, a.augment, a.image_size, a.weights)):
+    if not any((a.pooling, a.dropout, a.dense, a.unfreeze, a.augment, a.image_size, a.weights, a.recipe)):
         return
     yield "proposed", "", {}
     for key in ("pooling", "dropout", "dense"):
@@ -198,6 +198,9 @@ def _ablations(study: params.Study) -> Iterator[tuple[str, str, dict]]:
         yield "image_size", str(value), {"preprocessing": study.preprocessing.model_copy(update={"image_size": value})}
     for value in a.weights:
         yield "weights", str(value or "random"), {"weights": value}
+    for value in a.recipe:
+        other = study.recipes[value]
+        yield "recipe", value, {"recipe": other, "augmentation": study.augmentation if other.augment else None}
 
 
 @dataclass(frozen=True)

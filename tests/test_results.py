@@ -1,5 +1,6 @@
 """Verdicts follow from numbers by rule, and nothing pretrained is compared silently with something random."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -116,6 +117,32 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
         part = planes.loc[key]
         assert set(part["plane"]) <= {"axial", "coronal", "sagittal", "unknown"}
         assert (part["accuracy"] * part["n_test"]).sum() / part["n_test"].sum() == pytest.approx(share)
+
+
+def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home):
+    given = study.model_dump()
+    given["recipes"]["guided"] = given["recipes"]["scratch"] | {"mask_loss": 2.0}
+    given["recipes"]["untaught"] = given["recipes"]["scratch"] | {"augment": False, "mask_loss": 0}
+    given["recipes"]["untaught"]["stages"] = [given["recipes"]["scratch"]["stages"][0] | {"learning_rate": 1e-9}]
+    given["ablation"] |= {"protocol": "image_holdout", "seeds": [0, 1], "recipe": ["guided", "untaught"]}
+    study = params.check(given, "x")
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    rows = plan[plan["purpose"] == "ablation"]
+    assert [(f.recipe.mask_loss, f.augmentation is None) for f in rows["fit"]] == [(0, False)] * 2 + [
+        (2, False)
+    ] * 2 + [(0, True)] * 2
+    right = {}
+    for factor, value, fit in zip(rows["factor"], rows["value"], rows["fit"], strict=True):
+        y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))
+        right.setdefault(value or factor, []).append((logits.argmax(1) == y).mean())
+    table = results.ablation(study, plan).set_index("setting")
+    assert table.index.tolist() == ["proposed", "guided", "untaught"]
+    assert table["accuracy"].to_dict() == pytest.approx({k: np.mean(v) for k, v in right.items()})
+    assert ((table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])).all()
+    gap = np.mean(right["untaught"]) - np.mean(right["proposed"])
+    assert table.loc["untaught", "difference"] == pytest.approx(gap)
+    assert table.loc["untaught", "difference_low"] <= gap <= table.loc["untaught", "difference_high"]
+    assert table["difference"].isna().tolist() == [True, False, False]
 
 
 def test_costs_are_those_of_the_studys_models_and_none_before_they_were_measured(study, home):
