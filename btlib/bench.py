@@ -199,7 +199,7 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     """
     import keras
 
-    from btlib import training
+    from btlib import learners, training
 
     work = _training(name, n=512)
     trainer, batches = work.trainer, work.batches
@@ -216,7 +216,7 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
 
     plain = keras.Model(work.model.input, work.model(work.model.input))
     plain.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
-    fused = training.learner_of(work.model, work.size)
+    fused = learners.copy_of(work.model, work.size)
     fused.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     sides = [lambda model=model: model.train_on_batch(*held) for model in (fused, plain)]
     what = f"training step, {name}, {work.size} px, BatchNorm as one operation"
@@ -331,7 +331,7 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     """A model, the quick profile's training slices (n of them, repeated) at the real profile's size, and their steps."""
     import keras
 
-    from btlib import training
+    from btlib import learners, training
 
     study = params.load(params.DEFAULT)
     study = study.model_copy(update={"preprocessing": study.preprocessing.model_copy(update={"image_size": size})})
@@ -345,7 +345,7 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     y = data.manifest["label"].map(CLASSES.index).to_numpy()[rows]
     model = models.build(name, None, size, wanted.head, 0)
     image = keras.Input((size, size, 1))
-    learner = training.learner_of(model, size)
+    learner = learners.copy_of(model, size)
     trainer = keras.Model(image, learner(training.augmenter(study.augmentation, size, 0)(image) if augment else image))
     trainer.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     batches = training.Batches(data.images, (rows, y), wanted, "bench")
@@ -568,7 +568,7 @@ def _probe_here(name: str, image_size: str, batch_size: str, seconds: str) -> li
     """A fit's training steps of both precisions in turns, in a process of its own."""
     import keras
 
-    from btlib import training
+    from btlib import learners
 
     size, n = int(image_size), int(batch_size)
     rng = np.random.default_rng(0)
@@ -576,7 +576,7 @@ def _probe_here(name: str, image_size: str, batch_size: str, seconds: str) -> li
     head, trainers, times = params.load(params.DEFAULT).head, {}, {p: [] for p in PRECISIONS}
     for precision in PRECISIONS:
         keras.config.set_dtype_policy(precision)
-        model = training.learner_of(models.build(name, None, size, head, 0), size)
+        model = learners.copy_of(models.build(name, None, size, head, 0), size)
         model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         for _ in range(2):  # the second step may be traced again
             model.train_on_batch(x, y)

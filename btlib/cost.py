@@ -102,7 +102,7 @@ def measure(model) -> dict[str, float]:
     import keras
     import numpy as np
 
-    from btlib import training
+    from btlib import learners
 
     size = model.input_shape[1]
     if size is None:
@@ -117,7 +117,7 @@ def measure(model) -> dict[str, float]:
     with _Peak() as peak:
         one = _median_seconds(lambda: model.predict_on_batch(slices[:1]))
         many = _median_seconds(lambda: model.predict_on_batch(slices))
-    learner = training.learner_of(model, size)
+    learner = learners.copy_of(model, size)
     learner.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     step = _median_seconds(lambda: learner.train_on_batch(slices, labels))
     return {

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib import CLASSES, datasets, models, params, results, runs, training
+from btlib import CLASSES, datasets, learners, models, params, results, runs, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -194,7 +194,7 @@ def test_the_fused_norm_is_kerass_norm_forwards_backwards_and_in_what_it_remembe
 
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 6)).astype(np.float32)
     seen = {}
-    for kind in (keras.layers.BatchNormalization, training.FusedNorm):
+    for kind in (keras.layers.BatchNormalization, learners.FusedNorm):
         norm = kind(momentum=0.9)
         norm.build(x.shape)
         norm.set_weights([np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), np.zeros(6), np.ones(6)])
@@ -208,14 +208,14 @@ def test_the_fused_norm_is_kerass_norm_forwards_backwards_and_in_what_it_remembe
         norm.trainable = False
         seen[kind].append(norm(x, training=True))
         assert np.array_equal(norm.moving_mean, kept)
-    assert not np.array_equal(seen[training.FusedNorm][5], np.zeros(6)), "the moving mean moved"
+    assert not np.array_equal(seen[learners.FusedNorm][5], np.zeros(6)), "the moving mean moved"
     for ours, theirs in zip(*seen.values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
 def test_a_stage_sees_slices_of_its_size_and_the_kept_model_those_of_the_study(study, home, monkeypatch):
-    sizes, copy = [], training.learner_of
-    monkeypatch.setattr(training, "learner_of", lambda model, size: sizes.append(size) or copy(model, size))
+    sizes, copy = [], learners.copy_of
+    monkeypatch.setattr(learners, "copy_of", lambda model, size: sizes.append(size) or copy(model, size))
     preprocessing = study.preprocessing.model_copy(update={"image_size": 64})
     stage = study.recipes["scratch"].stages[0].model_copy(update={"epochs": 1})
     stages = [stage.model_copy(update={"image_scale": 0.5}), stage]
