@@ -215,6 +215,34 @@ def _gap(study, predictions, base) -> tuple[float, float, float]:
     return metrics.gap_bootstrap(*arguments, s.bootstrap, s.level, study.seed)[:3]
 
 
+def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return epoch_choice.csv: what choosing the epoch on the very slices that are scored would add.
+
+    A score of the best epoch on the scored slices, which early stopping on a test set gives, is too high by this much; the
+    study takes its fits as their last epoch left them. Measured on validation slices, so that no test slice is looked at.
+
+    Returns:
+        protocol, fits, epochs (of the last stage), n_validation (all fits'), last, best (accuracies of all fits' validation
+        slices together, after the last epoch and after each fit's best), gain (best minus last), gain_least, gain_most (of
+        single fits). Protocols whose last stage has one epoch are left out. Notebook 07.
+    """
+    rows: dict = {}
+    for run in finished(plan, "proposed"):
+        history = run.history()
+        seen = history.loc[history["stage"] == history["stage"].iloc[-1], "val_accuracy"]
+        if len(seen) > 1:
+            n = len(run.predictions("validation"))
+            rows.setdefault(run.fit.protocol, []).append((n, len(seen), seen.iloc[-1], seen.max()))
+    made = []
+    for protocol, fits in rows.items():
+        n, epochs, last, best = map(np.array, zip(*fits, strict=True))
+        pooled = [np.average(score, weights=n) for score in (last, best)]
+        gains = best - last
+        made.append((protocol, len(n), epochs.max(), n.sum(), *pooled, pooled[1] - pooled[0], gains.min(), gains.max()))
+    names = ("protocol", "fits", "epochs", "n_validation", "last", "best", "gain", "gain_least", "gain_most")
+    return pd.DataFrame(made, columns=names)
+
+
 SETTINGS = ("preprocessing", "split", "head", "augmentation", "recipe")
 
 

@@ -119,6 +119,24 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
         assert (part["accuracy"] * part["n_test"]).sum() / part["n_test"].sum() == pytest.approx(share)
 
 
+def test_the_best_epochs_gain_is_over_the_last_of_its_stage_and_fits_are_pooled_by_their_slices(
+    study, home, monkeypatch
+):
+    given = study.model_dump()
+    given["protocols"] = [{"protocol": "image_holdout", "seeds": [0, 1]}]
+    study = params.check(given, "x")
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    sizes = [len(training.fit(study, fit).predictions("validation")) for fit in plan["fit"].drop_duplicates()]
+    scores = iter([[0.9, 0.5, 0.75, 0.5], [0.1, 0.25, 0.5, 0.5]])
+    stages = ["1 = head alone, 32 px"] + ["2 = all layers, 32 px"] * 3
+    monkeypatch.setattr(runs.Run, "history", lambda _: pd.DataFrame({"stage": stages, "val_accuracy": next(scores)}))
+    (row,) = results.epoch_choice(plan).to_dict("records")
+    last, best = (np.average(s, weights=sizes) for s in ([0.5, 0.5], [0.75, 0.5]))
+    assert (row["fits"], row["epochs"], row["n_validation"]) == (2, 3, sum(sizes))
+    assert [row[k] for k in ("last", "best", "gain")] == pytest.approx([last, best, best - last])
+    assert (row["gain_least"], row["gain_most"]) == (0, 0.25)
+
+
 def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home):
     given = study.model_dump()
     given["recipes"]["guided"] = given["recipes"]["scratch"] | {"mask_loss": 2.0}
