@@ -37,6 +37,11 @@ def test_the_readme_tells_what_the_kept_tables_hold():
         r"[\d.]+ % (?=where slices are split|in the author's|in patient-group)", (ROOT / "README.md").read_text()
     )
     assert told == [f"{100 * kept[name]:.1f} % " for name in ("image_holdout", "author_folds", "group_folds")]
+    table = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "ablation.csv").set_index("setting")
+    value, low, high = 100 * table.loc["longer", ["accuracy", "accuracy_low", "accuracy_high"]].astype(float)
+    assert f"Three times the epochs give {value:.1f} % ({low:.1f} to {high:.1f} %)" in " ".join(
+        (ROOT / "README.md").read_text().split()
+    )
 
 
 def test_the_lock_names_no_host():
