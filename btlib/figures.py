@@ -117,7 +117,7 @@ def learning_curves(history: pd.DataFrame) -> mpl.figure.Figure:
                 middle = (start + stop) / 2 / len(history)
                 axis.text(middle, 1.02, number, transform=axis.transAxes, ha="center", va="bottom", color=INK, size=8)
     if len(first) > 1:
-        figure.suptitle(f"stages of fine-tuning: {', '.join(stages[first])}", size=8, x=0.01, ha="left")
+        figure.suptitle(f"stages of fine-tuning: {'; '.join(stages[first])}", size=8, x=0.01, ha="left")
     return figure
 
 

@@ -219,7 +219,8 @@ def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
     """Return epoch_choice.csv: what choosing the epoch on the very slices that are scored would add.
 
     A score of the best epoch on the scored slices, which early stopping on a test set gives, is too high by this much; the
-    study takes its fits as their last epoch left them. Measured on validation slices, so that no test slice is looked at.
+    study takes its fits as their last epoch left them. Measured on validation slices, so that no test slice is looked at, and
+    before BatchNorm's statistics are renewed, as histories are.
 
     Returns:
         protocol, fits, epochs (of the last stage), n_validation (all fits'), last, best (accuracies of all fits' validation
