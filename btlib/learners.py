@@ -34,8 +34,8 @@ def copy_of(model, image_size: int):
 class FusedNorm(keras.layers.BatchNormalization):
     """BatchNorm whose training step is TensorFlow's one fused operation.
 
-    Keras makes the same of ten operations, each a pass over the batch: with them, half of what a step of EfficientNet-Lite0
-    computes on a processor is BatchNorm. Channels last. On other backends, devices together, and in bfloat16: Keras's own.
+    Keras makes the same of ten operations, each a pass over the batch: with them, two fifths of what a step of
+    EfficientNet-Lite0 computes on a processor are BatchNorm. Channels last. On other backends, devices together, and in bfloat16: Keras's own.
     """
 
     def call(self, inputs, training=None, mask=None):
