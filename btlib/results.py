@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from sklearn.metrics import log_loss
 
-from btlib import CLASSES, DataError, cost, files, home, metrics, params, runs, splits, tables
+from btlib import CLASSES, DataError, cost, datasets, files, home, metrics, params, runs, splits, tables, training
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
@@ -204,6 +204,32 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*names, "difference", "difference_low", "difference_high", "kept_together"])
     order = list(dict.fromkeys(p.protocol for p in study.protocols))
     return table.sort_values("protocol", key=lambda c: c.map(order.index), kind="stable").reset_index(drop=True)
+
+
+def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return mirrored.csv: what averaging the logits of a slice and of its mirror image changes, under each split.
+
+    All fits of a protocol are pooled. Fits are those of leakage.csv, so that only the second look at each slice differs.
+
+    Returns:
+        protocol, fits, n_test, accuracy, accuracy_low, accuracy_high (of the averaged logits), difference, difference_low,
+        difference_high (from one look at each slice). Notebook 04, where `test_time_augmentation` is true.
+    """
+    parts: dict = {}
+    for run in finished(plan, "proposed"):
+        once = run.predictions("test")
+        data = datasets.load(study.data, run.fit.preprocessing)
+        row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
+        logits = training.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
+        twice = once.assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
+        parts.setdefault(run.fit.protocol, []).append((twice, once))
+    rows = []
+    for protocol, pairs in parts.items():
+        twice, once = map(pd.concat, zip(*pairs, strict=True))
+        accuracy = intervals(study, twice).set_index("score").loc["accuracy", ["value", "low", "high"]]
+        rows.append((protocol, len(pairs), len(twice), *accuracy, *_gap(study, twice, once)))
+    names = ("protocol", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high")
+    return pd.DataFrame(rows, columns=[*names, "difference", "difference_low", "difference_high"])
 
 
 def _gap(study, predictions, base) -> tuple[float, float, float]:

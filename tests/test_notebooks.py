@@ -87,7 +87,7 @@ def test_without_an_external_set_notebook_06_says_so(executed, tmp_path):
 def test_the_tables_have_their_stable_names_and_columns(here):
     from btlib import results
 
-    for name in ("dataset", "splits", "models", "ablation", "claims"):
+    for name in ("dataset", "splits", "models", "mirrored", "ablation", "claims"):
         assert len(tables.read("small", name)), name
     models = tables.read("small", "models")
     assert tuple(models.columns) == results.MODELS

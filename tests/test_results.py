@@ -93,9 +93,10 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
     given["protocols"] = [{"protocol": "group_holdout", "seeds": [0]}, {"protocol": "image_holdout", "seeds": [0, 1]}]
     study = params.check(given, "x")
     plan = runs.plan(study, datasets.fingerprint(study.data))
-    right = {}
+    right, tested = {}, {}
     for fit in plan["fit"]:
-        y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))
+        tested[fit.protocol] = training.fit(study, fit).predictions("test")
+        y, logits, _ = results.truth(tested[fit.protocol])
         right[fit.protocol, fit.seed] = (logits.argmax(1) == y).mean()
     table = results.leakage(study, plan)
     assert list(zip(table["protocol"], table["seed"], table["fits"], strict=True)) == [
@@ -117,6 +118,27 @@ def test_leakage_pools_seeds_and_measures_every_split_from_slices_at_random(stud
         part = planes.loc[key]
         assert set(part["plane"]) <= {"axial", "coronal", "sagittal", "unknown"}
         assert (part["accuracy"] * part["n_test"]).sum() / part["n_test"].sum() == pytest.approx(share)
+
+    data = datasets.load(study.data, study.preprocessing)
+    twice = results.mirrored(study, plan).set_index("protocol")
+    assert twice[["fits", "n_test"]].to_numpy().tolist() == [
+        [1, len(tested["group_holdout"])],
+        [2, 2 * len(tested["image_holdout"])],
+    ]
+    for protocol, row in twice.iterrows():
+        shares = []
+        for fit in plan.loc[[f.protocol == protocol for f in plan["fit"]], "fit"].drop_duplicates():
+            seen = runs.Run(fit).predictions("test")
+            slices = np.stack([data.images[data.manifest["image_id"].tolist().index(i)] for i in seen["image_id"]])[
+                ..., None
+            ]
+            model = runs.Run(fit).model()
+            logits = model.predict(slices, verbose=0) + model.predict(slices[:, :, ::-1], verbose=0)
+            shares.append((logits.argmax(1) == results.truth(seen)[0]).mean())
+        assert row["accuracy"] == pytest.approx(np.mean(shares))
+        once = np.mean([share for key, share in right.items() if key[0] == protocol])
+        assert row["difference"] == pytest.approx(np.mean(shares) - once)
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
 
 
 def test_the_best_epochs_gain_is_over_the_last_of_its_stage_and_fits_are_pooled_by_their_slices(
