@@ -157,8 +157,8 @@ class Stage(Section):
 class Recipe(Section):
     """How a model is fitted.
 
-    `mask_loss` weighs an auxiliary loss against the classes': from the backbone's last features a 1 x 1 convolution is to tell
-    where the tumour lies, by the masks of training slices. It may be left out, for 0: none. No mask is used in prediction.
+    `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
+    masks of training slices (`training.CamLoss`). It may be left out, for 0: none. No mask is used in prediction.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=4096)]
@@ -172,7 +172,7 @@ class Recipe(Section):
     ema: Fraction
     patience: Annotated[int, Field(ge=0)]
     stages: Annotated[list[Stage], Field(min_length=1)]
-    mask_loss: Annotated[float, Field(ge=0, le=100)] = 0
+    cam_loss: Annotated[float, Field(ge=0, le=100)] = 0
 
 
 class Model(Section):
@@ -296,9 +296,14 @@ class Study(Section):
         if (tokens or "flatten" in poolings) and any(stage.image_scale != 1 for stage in recipe.stages):
             reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
             raise ValueError(f"{key}: got {name!r}, with an `image_scale`; allowed: stages of one size, as {reason}")
-        if (tokens or self.data.source == "folders") and recipe.mask_loss:
-            reason = f"{model.model} has tokens" if tokens else "folders hold no masks"
-            raise ValueError(f"{key}: got {name!r}, with a `mask_loss`; allowed: none, as {reason}")
+        reasons = {
+            f"{model.model} has tokens": tokens,
+            "folders hold no masks": self.data.source == "folders",
+            "only `gap` and no dense layer let a place speak for a class": poolings != {"gap"} or self.head.dense,
+        }
+        if recipe.cam_loss and any(reasons.values()):
+            reason = next(reason for reason, so in reasons.items() if so)
+            raise ValueError(f"{key}: got {name!r}, with a `cam_loss`; allowed: none, as {reason}")
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import yaml
+from pydantic import ValidationError
 from sklearn.metrics import log_loss
 
 from btlib import CLASSES, DataError, cost, datasets, files, home, metrics, params, runs, splits, tables, training
@@ -292,7 +293,10 @@ def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
     if path.exists():
         rows = pd.read_csv(path, keep_default_na=False, dtype=str).set_index("id", drop=False).T.to_dict()
     for folder in sorted((home() / "runs").glob("*/provenance.json")):
-        fit = runs.Fit.model_validate_json((folder.parent / "fit.json").read_text(encoding="utf-8"), strict=False)
+        try:
+            fit = runs.Fit.model_validate_json((folder.parent / "fit.json").read_text(encoding="utf-8"), strict=False)
+        except ValidationError:
+            continue  # it has a setting that is gone
         if fit.id != folder.parent.name or (fit.data, fit.model) != (fingerprint, study.proposed.model):
             continue  # of another version of the code, another data set or another backbone
         y, logits, _ = truth(runs.Run(fit).predictions("validation"))
@@ -311,7 +315,7 @@ def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
     own = _flat({k: plan["fit"].iloc[0].model_dump()[k] for k in SETTINGS})
     table["chosen"] = table["id"].isin(plan.loc[plan["purpose"] == "proposed", "id"])
     others = [_flat(json.loads(text)) for text in table["settings"]]
-    table["differs"] = [json.dumps({k: v for k, v in o.items() if own.get(k) != v}, sort_keys=True) for o in others]
+    table["differs"] = [json.dumps(_differs(own, o), sort_keys=True) for o in others]
     names = ("id", "model", "weights", "protocol", "fold", "seed", "n_validation", "accuracy", "loss", "fit_seconds")
     table = table[[*names, "hardware", "commit", "chosen", "differs", "settings"]].sort_values(["protocol", "id"])
     with files.replacing(path) as temporary:
@@ -322,6 +326,12 @@ def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
 def _flat(settings: dict) -> dict:
     """{"head": {"dropout": 0.2}} as {"head.dropout": 0.2}."""
     return {f"{part}.{k}": v for part, values in settings.items() for k, v in (values or {"": None}).items()}
+
+
+def _differs(own: dict, other: dict) -> dict:
+    """What the other's settings are where they are not one's own; what a recipe does not name, it leaves out: 0."""
+    named = [k for k in {*own, *other} if k in other or k.startswith("recipe.")]
+    return {k: other.get(k, 0) for k in named if own.get(k, 0) != other.get(k, 0)}
 
 
 def claims(study: params.Study, found: dict[str, tuple]) -> pd.DataFrame:

@@ -457,17 +457,17 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
     for layer in learner.layers:
         frozen_norm = isinstance(layer, learners.FusedNorm) and recipe.batchnorm == "frozen"
         layer.trainable = depth.get(layer.name, deepest + 1) <= deepest and not frozen_norm
-    masked = recipe.mask_loss > 0
+    masked = recipe.cam_loss > 0
     image = x = keras.Input((full, full, 1 + masked), name="slice")
     if wanted.augmentation:
         x = augmenter(wanted.augmentation, full, 0)(x)
     if size != full:
         x = keras.layers.Resizing(size, size, antialias=True, dtype="float32")(x)
-    place = Places(recipe.mask_loss, name="places", dtype="float32")
     if masked:
         features = learner.get_layer(models.REGISTRY[wanted.model].feature_layer).output
         logits, features = keras.Model(learner.input, [learner.output, features])(x[..., :1])
-        trainer = keras.Model(image, place(logits, features, x[..., 1:]))
+        guide = CamLoss(recipe.cam_loss, learner.get_layer("logits"), name="cam", dtype="float32")
+        trainer = keras.Model(image, guide(logits, features, x[..., 1:]))
     else:
         trainer = keras.Model(image, learner(x))
     scale = {
@@ -476,7 +476,7 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
     scales = [scale.get(id(v), 1.0) for v in trainer.trainable_variables]
     trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=["accuracy"])
     trainer.optimizer.build(trainer.trainable_variables)
-    beside = [*trainer.optimizer.variables, *place.variables]
+    beside = trainer.optimizer.variables
     if state.extra:
         for variable, value in zip(beside, state.extra.values(), strict=True):
             variable.assign(value)
@@ -499,26 +499,30 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
     state.next_stage(number)
 
 
-class Places(keras.layers.Layer):
-    """Hands the logits through, and adds the loss of telling from the features where the tumour lies: binary cross-entropy.
+class CamLoss(keras.layers.Layer):
+    """Hands the logits through, and adds the loss of a class told from elsewhere than the tumour: a KL divergence.
 
-    The target of each place is the share of it that the mask covers. It starts from zeros, so it needs no seed.
+    With global average pooling and one dense layer, a logit is the sum over places of what each adds to it: its class
+    activation map (CAM; Zhou et al. 2016, eq. 2), which is Grad-CAM's map before ReLU (Selvaraju et al. 2017, section 3.1).
+    The softmax over places of the map of the class that the model names is to be as the tumour's area is shared among them;
+    less the mean of all classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
     """
 
-    def __init__(self, weight: float, **kwargs):
+    def __init__(self, weight: float, dense, **kwargs):
         super().__init__(**kwargs)
-        self.weight = weight
-        self.guess = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", dtype="float32")
-
-    def build(self, logits_shape, features_shape, masks_shape):
-        self.guess.build(features_shape)
+        self.weight, self.dense = weight, dense
 
     def call(self, logits, features, masks):
         """Take (n, 3) logits, (n, h, w, d) features and (n, S, S, 1) masks, 0..255; return the logits."""
-        ops, guess = keras.ops, self.guess(features)
-        target = ops.image.resize(masks / 255, guess.shape[1:3], antialias=True)
-        # From logits, in the form that stays finite: max(x, 0) - x t + log(1 + exp(-|x|)).
-        loss = ops.maximum(guess, 0) - guess * target + ops.log1p(ops.exp(-ops.abs(guess)))
+        ops, kernel = keras.ops, self.dense.kernel
+        height, width = features.shape[1:3]
+        named = ops.one_hot(ops.argmax(logits, -1), logits.shape[-1])
+        weights = ops.matmul(named, ops.transpose(kernel - ops.mean(kernel, -1, keepdims=True)))
+        cam = ops.sum(features * weights[:, None, None], -1) / (height * width)
+        cover = ops.image.resize(masks / 255, (height, width), antialias=True)
+        cam, cover = (ops.reshape(x, (-1, height * width)) for x in (cam, cover))
+        share = cover / ops.maximum(ops.sum(cover, -1, keepdims=True), 1e-6)
+        loss = ops.sum(share * (ops.log(ops.maximum(share, 1e-6)) - ops.log_softmax(cam)), -1)
         self.add_loss(self.weight * ops.mean(loss))
         return logits
 

@@ -41,7 +41,7 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
             0.5,
             ["baselines[2].recipe: got 'scratch', with an `image_scale`", "tokens"],
         ),
-        ("recipes.scratch.mask_loss", 1.0, ["baselines[2].recipe: got 'scratch', with a `mask_loss`", "tokens"]),
+        ("recipes.scratch.cam_loss", 1.0, ["baselines[2].recipe: got 'scratch', with a `cam_loss`", "tokens"]),
         ("ablation.recipe", ["none"], ["ablation.recipe[0]: got 'none'; allowed: finetune, scratch"]),
         ("data.source", "figshare", ["data: `phantom` is a section where source is phantom"]),
         ("proposed.recipe", "x", ["proposed.recipe: got 'x'; allowed: finetune, scratch"]),

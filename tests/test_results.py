@@ -161,16 +161,16 @@ def test_the_best_epochs_gain_is_over_the_last_of_its_stage_and_fits_are_pooled_
 
 def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home):
     given = study.model_dump()
-    given["recipes"]["guided"] = given["recipes"]["scratch"] | {"mask_loss": 2.0}
-    given["recipes"]["untaught"] = given["recipes"]["scratch"] | {"augment": False, "mask_loss": 0}
+    given["recipes"]["guided"] = given["recipes"]["scratch"] | {"cam_loss": 2.0}
+    given["recipes"]["untaught"] = given["recipes"]["scratch"] | {"augment": False, "cam_loss": 0}
     given["recipes"]["untaught"]["stages"] = [given["recipes"]["scratch"]["stages"][0] | {"learning_rate": 1e-9}]
     given["ablation"] |= {"protocol": "image_holdout", "seeds": [0, 1], "recipe": ["guided", "untaught"]}
     study = params.check(given, "x")
     plan = runs.plan(study, datasets.fingerprint(study.data))
     rows = plan[plan["purpose"] == "ablation"]
-    assert [(f.recipe.mask_loss, f.augmentation is None) for f in rows["fit"]] == [(0, False)] * 2 + [
-        (2, False)
-    ] * 2 + [(0, True)] * 2
+    assert [(f.recipe.cam_loss, f.augmentation is None) for f in rows["fit"]] == [(0, False)] * 2 + [(2, False)] * 2 + [
+        (0, True)
+    ] * 2
     right = {}
     for factor, value, fit in zip(rows["factor"], rows["value"], rows["fit"], strict=True):
         y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))

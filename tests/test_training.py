@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 from btlib import CLASSES, datasets, learners, models, params, results, runs, training
 
@@ -42,11 +44,11 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     assert training.fit(study, fit).id == run.id
 
 
-@pytest.mark.parametrize(("ema", "scale", "mask_loss"), [(0, 1, 0), (0.5, 1, 0), (0.5, 0.5, 0), (0, 1, 1.5)])
-def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale, mask_loss):
+@pytest.mark.parametrize(("ema", "scale", "cam_loss"), [(0, 1, 0), (0.5, 1, 0), (0.5, 0.5, 0), (0, 1, 1.5)])
+def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale, cam_loss):
     stages = [s.model_copy(update={"image_scale": scale}) for s in study.recipes["scratch"].stages]
     larger = study.preprocessing.model_copy(update={"image_size": round(32 / scale)})
-    fit = wanted(study, ema=ema, patience=5, stages=stages, mask_loss=mask_loss).model_copy(
+    fit = wanted(study, ema=ema, patience=5, stages=stages, cam_loss=cam_loss).model_copy(
         update={"preprocessing": larger}
     )
     whole = training.fit(study, fit)
@@ -113,6 +115,23 @@ def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study
     seen = own.predictions("validation")
     right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
     assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
+
+
+def test_the_log_of_trials_reads_what_older_versions_left(study, home):
+    fingerprint = datasets.fingerprint(study.data)
+    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
+    log = results.trials(study, fingerprint).set_index("id")
+    fit = json.loads((own.folder / "fit.json").read_text())
+    fit["recipe"] |= {"old_loss": 0.5, "old_option": 0}  # settings that are gone since
+    (own.folder / "fit.json").write_text(json.dumps(fit))
+    settings = json.loads(log.loc[own.id, "settings"]) | {"recipe": fit["recipe"]}
+    log.loc[own.id, "settings"] = json.dumps(settings)
+    log.to_csv(home / "reports" / study.profile / "trials.csv")
+    guided = study.recipes["scratch"].model_copy(update={"cam_loss": 0.25})
+    for now, more in ((study, {}), (study.model_copy(update={"recipes": {"scratch": guided}}), {"recipe.cam_loss": 0})):
+        row = results.trials(now, fingerprint).set_index("id").loc[own.id]
+        assert json.loads(row["differs"]) == {"recipe.old_loss": 0.5} | more
+        assert json.loads(row["settings"]) == settings
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):
@@ -228,29 +247,33 @@ def test_a_stage_sees_slices_of_its_size_and_the_kept_model_those_of_the_study(s
     assert run.history()["stage"].tolist() == ["1 = all layers, 32 px", "2 = all layers, 64 px"]
 
 
-def test_the_loss_of_places_is_the_cross_entropy_of_the_share_that_the_mask_covers():
-
-    masks = np.zeros((2, 4, 4, 1), np.float32)
-    masks[0] = 255  # the same all over, so that shrinking it is exact
-    place = training.Places(2.0)
-    logits, features = np.float32([[1, 2, 3], [4, 5, 6]]), np.random.default_rng(0).normal(size=(2, 2, 2, 5))
-    place.build(logits.shape, features.shape, masks.shape)
-    place.guess.set_weights([np.ones((1, 1, 5, 1)), np.zeros(1)])
-    given = place(logits, features.astype(np.float32), masks)
-    share = np.float64([[[1, 1], [1, 1]], [[0, 0], [0, 0]]])
-    told = 1 / (1 + np.exp(-features.sum(-1)))
-    expected = -(share * np.log(told) + (1 - share) * np.log(1 - told)).mean()
-    assert np.array_equal(given, logits)
-    (loss,) = place.losses
-    assert float(loss) == pytest.approx(2 * expected, rel=1e-5)
-    masks[:] = 0
-    masks[:, :, 2:] = 255  # only the right half: what the left places are told must not be what the right ones are
-    place(logits, features.astype(np.float32), masks)
-    halves = -(np.log(1 - told[:, :, 0]).mean() + np.log(told[:, :, 1]).mean()) / 2
-    assert float(place.losses[-1]) == pytest.approx(2 * halves, rel=0.2)
-    place.guess.set_weights([np.zeros((1, 1, 5, 1)), np.zeros(1)])
-    place(logits, features.astype(np.float32), masks)
-    assert float(place.losses[-1]) == pytest.approx(2 * np.log(2), rel=1e-5)
+def test_the_cam_loss_is_the_divergence_of_the_tumours_places_from_those_that_speak_for_the_class():
+    random = np.random.default_rng(0)
+    features = random.uniform(0, 6, (3, 2, 2, 5)).astype(np.float32)
+    kernel, bias = random.normal(0, 4, (5, 3)), np.zeros(3)
+    dense = keras.layers.Dense(3)
+    dense.build((None, 5))
+    dense.set_weights([kernel, bias])
+    logits = np.asarray(dense(keras.layers.GlobalAveragePooling2D()(features)))
+    added = features @ kernel / 4  # by each place to each logit: (n, 2, 2, 3)
+    assert added.sum((1, 2)) == pytest.approx(logits, rel=1e-3)
+    named = np.stack([added[i, ..., k] - added[i].mean(-1) for i, k in enumerate(logits.argmax(1))]).reshape(3, 4)
+    spoken = np.exp(named) / np.exp(named).sum(-1, keepdims=True)
+    masks = np.zeros((3, 2, 2, 1), np.float32)  # of the features' size, so that nothing is blurred
+    masks[0, :, 1] = 255  # the right half
+    masks[1, 0] = [[51], [25.5]]  # a fifth of one place, a tenth of the next; and no tumour at all
+    shares = [[0, 1 / 2, 0, 1 / 2], [2 / 3, 1 / 3, 0, 0]]
+    expected = [scipy.stats.entropy(share, spoken[i]) for i, share in enumerate(shares)] + [0]
+    loss = training.CamLoss(2.0, dense)
+    for i, divergence in enumerate(expected):
+        one = slice(i, i + 1)
+        assert np.array_equal(loss(logits[one], features[one], masks[one]), logits[one])
+        assert float(loss.losses[-1]) == pytest.approx(2 * divergence, rel=1e-4, abs=1e-6)
+    loss(logits, features, masks)
+    assert float(loss.losses[-1]) == pytest.approx(2 * np.mean(expected), rel=1e-4)
+    dense.set_weights([kernel + np.arange(5)[:, None], bias])  # the same more for each class
+    loss(logits, features, masks)
+    assert float(loss.losses[-1]) == pytest.approx(2 * np.mean(expected), rel=1e-3)
 
 
 def test_masks_move_with_their_slices_and_keep_their_values():
@@ -267,7 +290,7 @@ def test_masks_move_with_their_slices_and_keep_their_values():
 
 
 def test_masks_guide_a_fit_and_leave_no_trace_in_the_model(study, home):
-    guided, plain = (training.fit(study, wanted(study, mask_loss=weight)) for weight in (3.0, 0))
+    guided, plain = (training.fit(study, wanted(study, cam_loss=weight)) for weight in (3.0, 0))
     assert guided.id != plain.id
     assert [layer.name for layer in guided.model().layers] == [layer.name for layer in plain.model().layers]
     assert guided.model().input_shape == (None, 32, 32, 1)
