@@ -30,9 +30,7 @@ CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").g
 main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
 baselines = compared | set(plan[plan["purpose"] == "baseline"]["id"])
-explained = {
-    i for i, f in zip(plan["id"], plan["fit"]) if f.protocol == study.gradcam.protocol and f.model in study.gradcam.models
-}
+explained = set(plan[plan["purpose"] == "gradcam"]["id"])
 
 # notebook: sections of the parameter file that it reads, fits that it needs, notebooks whose tables it reads
 NOTEBOOKS = {

@@ -657,6 +657,12 @@ def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
     return figure
 
 
+def _model_name(name: str, between: str) -> str:
+    """A name of `gradcam.models` in words: NAME, or NAME/RECIPE."""
+    name, *recipe = name.split("/")
+    return between.join([MODEL_NAMES.get(name, name), *recipe])
+
+
 def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw the mean scores of maps and controls with their intervals, a row a model, a column a score.
 
@@ -682,7 +688,7 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
             axis.tick_params(labelsize=7)
             if row == 0:
                 axis.set_title(SCORE_NAMES[score], size=7.5)
-        axes[row, 0].set_ylabel(MODEL_NAMES.get(model, model))
+        axes[row, 0].set_ylabel(_model_name(model, "\n"))
         axes[row, 0].invert_yaxis()
     figure.supxlabel("mean over test slices (blue: maps; grey: controls; bars: intervals over patients)", size=8)
     return figure
@@ -701,7 +707,7 @@ def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
     for axis, score in zip(axes[0], scores, strict=True):
         for number, (model, part) in enumerate(table[table["score"] == score].groupby("model", sort=False)):
             style = {"color": f"C{number}", "marker": "os^Dv"[number % 5], "markersize": 4}
-            axis.plot(part["number"], part["mean"], label=MODEL_NAMES.get(model, model), **style)
+            axis.plot(part["number"], part["mean"], label=_model_name(model, ", "), **style)
             _whiskers(axis, part["number"], part["mean"], part["low"], part["high"], ecolor=f"C{number}")
         axis.axhline(0, color=GREY, lw=0.8, ls=":")
         axis.set(ylabel=SCORE_NAMES[score], ylim=(None, 1), xlabel="step (0: head, last: whole network)")

@@ -678,7 +678,7 @@ def _pixels(slices: pd.DataFrame, data: Dataset):
 
 
 def examine(
-    study: params.Study, run: runs.Run, data: Dataset, batch_size: int = 32
+    study: params.Study, name: str, run: runs.Run, data: Dataset, batch_size: int = 32
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a run's maps of all its test slices, and those of its controls; follow them as its weights are randomised.
 
@@ -686,6 +686,7 @@ def examine(
 
     Args:
         study: its `gradcam` section says which methods and how they are scored; its seed draws random weights.
+        name: of the model, as in `gradcam.models`.
         run: the fitted model.
         data: the data set, prepared as the run was.
         batch_size: slices a step.
@@ -704,15 +705,18 @@ def examine(
     controls = drawn_controls(classes, *_training_masks(run, data))
 
     steps = cascade_steps(models.depths(model, run.fit.model))
-    everything = [name for names in list(steps.values())[-1:] for name in names]
-    for name, layers, how in [("head shuffled", steps["head"], shuffled), ("random weights", everything, randomised)]:
+    everything = [part for parts in list(steps.values())[-1:] for part in parts]
+    for control, layers, how in [
+        ("head shuffled", steps["head"], shuffled),
+        ("random weights", everything, randomised),
+    ]:
         with altered(model, layers, how(study.seed)):
-            controls[name] = maps(model, images, classes, method, layer, batch_size)
+            controls[control] = maps(model, images, classes, method, layer, batch_size)
 
     settings = study.gradcam.tolerance_px, study.gradcam.deletion_steps
     found = scores(model, images, masks, made | controls, slices.drop(columns="row"), *settings, batch_size)
     found = found.drop(columns="class_index").assign(kind=np.where(found["method"].isin(list(made)), "map", "control"))
-    found.insert(0, "model", run.fit.model)
+    found.insert(0, "model", name)
 
     spread = np.unique(np.linspace(0, len(slices) - 1, min(CASCADE_SLICES, len(slices))).round().astype(int))
     about = slices.iloc[spread][["image_id", "patient_id"]].reset_index(drop=True)
@@ -721,7 +725,7 @@ def examine(
         with altered(model, layers, randomised(study.seed)):
             drawn = maps(model, images[spread], classes[spread], method, layer, batch_size)
         alike = similarity(made[method][spread], drawn)
-        followed.append(pd.concat([about.assign(model=run.fit.model, step=step, number=number), alike], axis=1))
+        followed.append(pd.concat([about.assign(model=name, step=step, number=number), alike], axis=1))
     return found, pd.concat(followed, ignore_index=True)
 
 

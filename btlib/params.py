@@ -207,7 +207,10 @@ class Ablation(Section):
 
 
 class GradCAM(Section):
-    """Which maps are made and how they are scored. Notebook 05."""
+    """Which maps are made and how they are scored. Notebook 05.
+
+    `models` names fitted ones, NAME; NAME/RECIPE is one of them with another recipe than its own.
+    """
 
     methods: Annotated[list[Method], Field(min_length=1)]
     models: Annotated[list[str], Field(min_length=1)]
@@ -282,28 +285,40 @@ class Study(Section):
             )
         names = {self.proposed.model, *(m.model for m in self.baselines)}
         for i, name in enumerate(self.gradcam.models):
-            if name not in names:
+            base, slash, recipe = name.partition("/")
+            if base not in names or (slash and recipe not in self.recipes):
                 raise ValueError(
-                    f"gradcam.models[{i}]: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}"
+                    f"gradcam.models[{i}]: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}; or one of them "
+                    f"with another recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}"
                 )
+            if slash:
+                self._suits(f"gradcam.models[{i}]", self.model_of(name), recipe)
         if self.external is not None and self.external.path == self.data.path:
             raise ValueError("external.path: must differ from data.path")
         return self
 
     def _suits(self, key: str, model: Model, name: str) -> None:
         recipe, tokens = self.recipes[name], models.REGISTRY[model.model].tokens
-        poolings = {self.head.pooling} | (set(self.ablation.pooling) if model is self.proposed else set())
+        varied = model is self.proposed
+        poolings = {self.head.pooling, *(self.ablation.pooling if varied else ())}
+        dense = {self.head.dense, *(self.ablation.dense if varied else ())}
         if (tokens or "flatten" in poolings) and any(stage.image_scale != 1 for stage in recipe.stages):
             reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
             raise ValueError(f"{key}: got {name!r}, with an `image_scale`; allowed: stages of one size, as {reason}")
         reasons = {
             f"{model.model} has tokens": tokens,
             "folders hold no masks": self.data.source == "folders",
-            "only `gap` and no dense layer let a place speak for a class": poolings != {"gap"} or self.head.dense,
+            "only `gap` and no dense layer let a place speak for a class": poolings != {"gap"} or dense != {0},
         }
         if recipe.cam_loss and any(reasons.values()):
             reason = next(reason for reason, so in reasons.items() if so)
             raise ValueError(f"{key}: got {name!r}, with a `cam_loss`; allowed: none, as {reason}")
+
+    def model_of(self, name: str) -> Model:
+        """Return the model that a name in `gradcam.models` means: NAME, or NAME/RECIPE with another recipe than its own."""
+        name, slash, recipe = name.partition("/")
+        chosen = next(m for m in [self.proposed, *self.baselines] if m.model == name)
+        return chosen.model_copy(update={"recipe": recipe}) if slash else chosen
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""

@@ -88,7 +88,7 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
         fingerprint: of the data set.
 
     Returns:
-        purpose ("proposed", "baseline", "ablation"), factor and value (ablation only, else ""), id, fit (Fit).
+        purpose ("proposed", "baseline", "ablation", "gradcam"), factor and value (ablation only, else ""), id, fit (Fit).
         A fit that serves two purposes stands twice, with one id.
 
     Notebooks 03 and 04, `make plan`.
@@ -107,6 +107,10 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
         for seed in study.ablation.seeds:
             made = fit_of(study, fingerprint, study.proposed, study.ablation.protocol, 0, seed, **changes)
             rows.append(("ablation", factor, value, made))
+    for name in study.gradcam.models:
+        protocol = study.gradcam.protocol
+        seed = seeds_of(study, protocol)[0]
+        rows.append(("gradcam", "", "", fit_of(study, fingerprint, study.model_of(name), protocol, 0, seed)))
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table

@@ -50,16 +50,15 @@ def find(study: params.Study, model: str, protocol: str, fold: int = 0, seed: in
 
     Args:
         study: the parameters.
-        model: name of the proposed model or of a baseline.
+        model: name of the proposed model or of a baseline, or NAME/RECIPE.
         protocol, fold: which split.
         seed: None for the first of the protocol's seeds.
 
     Notebooks 03 to 06.
     """
-    chosen = next(m for m in [study.proposed, *study.baselines] if m.model == model)
     seed = runs.seeds_of(study, protocol)[0] if seed is None else seed
     fingerprint = datasets.fingerprint(study.data)
-    return fit(study, runs.fit_of(study, fingerprint, chosen, protocol, fold, seed))
+    return fit(study, runs.fit_of(study, fingerprint, study.model_of(model), protocol, fold, seed))
 
 
 def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:

@@ -247,3 +247,11 @@ def test_a_learning_rate_that_ends_at_zero_is_drawn_without_a_warning(recwarn):
     for rates in ([0.1, 0.0], [0.0, 0.0]):
         figures.learning_curves(history.assign(learning_rate=rates)).canvas.draw()
     assert not [w for w in recwarn if "log" in str(w.message)]
+
+
+def test_a_model_with_another_recipe_is_named_with_it():
+    given = {"number": 0, "step": "head", "score": "ssim", "mean": 0.5, "low": 0.4, "high": 0.6}
+    drawn = figures.gradcam_cascade(
+        pd.DataFrame([{"model": name, **given} for name in ("vgg16", "vgg16/shorter", "mine")])
+    )
+    assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["VGG16", "VGG16, shorter", "mine"]

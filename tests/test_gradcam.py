@@ -446,7 +446,10 @@ def study_05():
 def examined(study_05):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.REGISTRY, "tiny", SimpleNamespace(feature_layer="features", block=r"^(features)$"))
-        return (*gradcam.examine(*study_05), gradcam.pictures(study_05[1], study_05[2], ["gradcam"]))
+        return (
+            *gradcam.examine(study_05[0], "tiny", *study_05[1:]),
+            gradcam.pictures(study_05[1], study_05[2], ["gradcam"]),
+        )
 
 
 def test_test_slices_are_those_of_the_run_in_the_manifests_order(study_05):

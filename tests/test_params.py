@@ -55,6 +55,8 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
         ("comparison.protocol", "author_folds", ["comparison.protocol: got 'author_folds'", "image_holdout"]),
         ("comparison.seeds", [1], ["comparison.seeds: got [1]; allowed: the first of [0]"]),
         ("gradcam.models", ["vgg19"], ["gradcam.models[0]: got 'vgg19'", "vgg16"]),
+        ("gradcam.models", ["vgg16/x"], ["gradcam.models[0]: got 'vgg16/x'", "with another recipe: vgg16/finetune"]),
+        ("gradcam.models", ["vit_b16/"], ["gradcam.models[0]: got 'vit_b16/'", "with another recipe"]),
         ("profile", "../x", ["profile: got '../x'"]),
         ("external.path", "data/phantom_a", ["external.path: must differ"]),
     ],

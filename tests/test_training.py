@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, datasets, learners, models, params, results, runs, training
+from btlib import CLASSES, ParamsError, datasets, learners, models, params, results, runs, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -154,6 +154,24 @@ def test_a_baseline_may_see_smaller_slices_than_the_proposed_model(study, home):
     plan = runs.plan(params.check(given, "x"), "some data").set_index("purpose")["fit"]
     assert plan["baseline"].preprocessing == study.preprocessing.model_copy(update={"image_size": 48})
     assert {f.preprocessing.image_size for f in plan["proposed"]} == {32}
+
+
+def test_maps_are_made_of_a_study_s_models_with_their_own_or_another_recipe(study, home):
+    given = study.model_dump()
+    given["recipes"]["guided"] = given["recipes"]["scratch"] | {"cam_loss": 1.0}
+    given["gradcam"]["models"] = ["toy", "toy/guided"]
+    given["ablation"] |= {"pooling": [], "dense": []}
+    study = params.check(given, "x")
+    own, guided = (training.find(study, name, "image_holdout") for name in study.gradcam.models)
+    assert (own.fit.recipe, guided.fit.recipe) == (study.recipes["scratch"], study.recipes["guided"])
+    assert own.fit.model == guided.fit.model == "toy"
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    assert plan.loc[plan["purpose"] == "gradcam", "id"].tolist() == [own.id, guided.id]
+    given["ablation"]["dense"] = [8]
+    assert params.check(given, "x")  # only the proposed model is varied
+    given["proposed"]["recipe"] = "guided"
+    with pytest.raises(ParamsError, match="with a `cam_loss`; allowed: none, as only `gap` and no dense layer"):
+        params.check(given, "x")
 
 
 def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
