@@ -228,11 +228,13 @@ HELD_OUT = 1000
 
 
 def accuracy(study: params.Study | None = None, least: float = 0.98, most: float = 3, size: int = 224) -> list[dict]:
-    """Time a fit of the real slices against a plain Keras notebook's way to 98 % of a hold-out; an hour and a half in all.
+    """Time a fit of the real slices against a plain Keras notebook on the way to 98 % of a hold-out; over an hour in all.
 
-    Both start from prepared slices in a cache, train on the same ones and begin with the same weights. The fit counts from its
-    beginning to its end, the model's file included. The notebook counts its epochs alone, without its looks at the hold-out,
-    until the first after which `least` of it are right. Nothing is chosen by that hold-out.
+    Both start from prepared slices in a cache, begin with the same weights, train on all slices but the hold-out, and look at
+    it after each epoch: the first look at which `least` of it are right counts (time to accuracy, Coleman et al. 2017,
+    DAWNBench). That is a measure of speed, not an accuracy to report: the best of many looks flatters. Nothing is chosen by
+    it. Of the fit everything up to there counts, its looks, its start and the writing of its model too; of the notebook its
+    epochs alone.
 
     Args:
         study: None for params/figshare.yaml, whose slices must be there, else there are no rows.
@@ -248,28 +250,39 @@ def accuracy(study: params.Study | None = None, least: float = 0.98, most: float
         (Path(folder) / "data").symlink_to(home() / "data")
         path, env = Path(folder) / "study.yaml", {**os.environ, "BTLIB_HOME": folder}
         params.write(study, path)
-        ours = _child("_fit_here", str(path), env=env)
+        ours = _child("_fit_here", str(path), str(least), env=env)
         plain = _child("_notebook_here", str(path), str(least), str(most * ours["seconds"]), str(size), env=env)
     epochs = sum(stage.epochs for stage in study.recipes[study.proposed.recipe].stages)
-    what = f"the study's fit, {epochs} epochs, from prepared slices to its end: {ours['accuracy']:.2%} of a hold-out"
-    way = f"plain Keras notebook ({size} px, Adam 1e-4, no augmentation): {plain['accuracy']:.2%} after {plain['epochs']} epochs"
+    what = f"the study's fit, from prepared slices: {ours['accuracy']:.2%} of a hold-out in {ours['epochs']} of {epochs} epochs"
+    way = f"plain Keras notebook ({size} px, Adam 1e-4, no augmentation): {plain['accuracy']:.2%} in {plain['epochs']} epochs"
     row = _row(what, way, ours["n"], ours["seconds"], plain["seconds"], 1, least=3)
     return [row if ours["accuracy"] >= least else row | {"met": "no"}]
 
 
-def _fit_here(path: str) -> dict:
-    """Fit the study's proposed model in this process, on the split that `accuracy` looks at."""
+def _held_out(study: params.Study, data: datasets.Dataset) -> pd.DataFrame:
+    """The split that `accuracy` looks at: its test slices are looked at after each epoch, all others are trained on."""
+    split = splits.make(data.manifest, "image_holdout", 0, HELD_OUT, study.split)
+    return split.assign(role=np.where(split["role"] == "test", "validation", "train"))
+
+
+def _fit_here(path: str, least: str) -> dict:
+    """Fit the study's proposed model in this process; after which epoch it is there, and its best look where it never is."""
     from btlib import training
 
     study = params.load(path)
     data = datasets.load(study.data, study.preprocessing)
     wanted = runs.fit_of(study, data.fingerprint, study.proposed, "image_holdout", 0, HELD_OUT)
+    split = _held_out(study, data)
     begun = time.perf_counter()
-    run = training.fit(study, wanted)
+    with runs.claim(wanted) as folder:
+        run = training.fit_split(wanted, data, split, folder)
     seconds = time.perf_counter() - begun
-    seen = run.predictions("test")
-    right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index).to_numpy()
-    return {"seconds": seconds, "accuracy": float(right.mean()), "n": run.provenance()["n_train"]}
+    seen = run.history()
+    there = seen["val_accuracy"] >= float(least)
+    epoch = int(there.idxmax()) if there.any() else len(seen) - 1
+    right = float(seen["val_accuracy"][epoch] if there.any() else seen["val_accuracy"].max())
+    seconds -= float(seen["seconds"][epoch + 1 :].sum())
+    return {"seconds": seconds, "accuracy": right, "epochs": epoch + 1, "n": run.provenance()["n_train"]}
 
 
 def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
@@ -281,21 +294,20 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     study, size = params.load(path), int(image_size)
     whole = study.preprocessing.model_copy(update={"image_size": size, "crop_to_head": False})
     data = datasets.load(study.data, whole)
-    split = splits.make(data.manifest, "image_holdout", 0, HELD_OUT, study.split, None).set_index("image_id")
-    role, y = (
-        split.loc[data.manifest["image_id"], "role"].to_numpy(),
-        data.manifest["label"].map(CLASSES.index).to_numpy(),
-    )
-    parts = {part: np.flatnonzero(role == part) for part in ("train", "test")}
+    role = _held_out(study, data).set_index("image_id").loc[data.manifest["image_id"], "role"].to_numpy()
+    y = data.manifest["label"].map(CLASSES.index).to_numpy()
+    parts = {part: np.flatnonzero(role == part) for part in ("train", "validation")}
     x, target = training.read(data.images, parts["train"]), np.eye(len(CLASSES))[y[parts["train"]]]
     model = models.build(study.proposed.model, study.proposed.weights, size, study.head, 0)
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
-    seconds, epoch, right = 0.0, 0, 0.0
+    seconds, epoch, right, best = 0.0, 0, 0.0, 0.0
     while right < float(least) and seconds < float(most):
         seconds += _seconds(lambda: model.fit(x, target, batch_size=32, verbose=0))
         epoch += 1
-        right = float((training.predict(model, data.images, parts["test"]).argmax(1) == y[parts["test"]]).mean())
-    return {"seconds": seconds, "accuracy": right, "epochs": epoch}
+        logits = training.predict(model, data.images, parts["validation"])
+        right = float((logits.argmax(1) == y[parts["validation"]]).mean())
+        best = max(best, right)
+    return {"seconds": seconds, "accuracy": best, "epochs": epoch}
 
 
 def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -> list[dict]:

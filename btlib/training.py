@@ -82,7 +82,7 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
         author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
         split = splits.make(data.manifest, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
         with distribution.scope(study.distribution, wanted.recipe.batch_size) as devices:
-            done = _fit(wanted, data, split, folder, devices)
+            done = fit_split(wanted, data, split, folder, devices)
         keras.backend.clear_session()  # not inside: it takes away the graph that the scope stands in
         return done
 
@@ -92,7 +92,20 @@ def progress(fits):
     return tqdm(list(fits), "fits", unit="fit", disable=not watched())
 
 
-def _fit(wanted: runs.Fit, data, split: pd.DataFrame, folder: Path, devices: int) -> runs.Run:
+def fit_split(
+    wanted: runs.Fit, data: datasets.Dataset, split: pd.DataFrame, folder: Path, devices: int = 1
+) -> runs.Run:
+    """Fit under a split that is given, whatever the fit itself says of one.
+
+    Args:
+        wanted: the fit; its run will bear its id.
+        data: the data set.
+        split: image_id and role of every slice that takes part (`splits.make`).
+        folder: of `runs.claim`, to work in.
+        devices: accelerators that share each batch.
+
+    Used by `fit`, and by `make bench`, which looks at its hold-out after each epoch.
+    """
     started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()

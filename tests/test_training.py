@@ -40,7 +40,7 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     rows = data.manifest.reset_index().set_index("image_id").loc[seen["image_id"], "index"].to_numpy()
     again = training.predict(run.model(), data.images, rows)
     np.testing.assert_allclose(seen[list(runs.LOGITS)].to_numpy(), again, atol=1e-4)
-    monkeypatch.setattr(training, "_fit", None)
+    monkeypatch.setattr(training, "fit_split", None)
     assert training.fit(study, fit).id == run.id
 
 
