@@ -78,14 +78,18 @@ def _facts() -> dict[str, str]:
 
 def page(table: pd.DataFrame) -> str:
     """Return bench.md: the table as a reader wants it, and what growth means for a million slices."""
-    shown = table.drop(columns=["hardware", "commit"]).astype(object).where(table.notna(), "")
+    machines = table["hardware"].unique()
+    hidden = ["commit"] if len(machines) > 1 else ["commit", "hardware"]
+    shown = table.astype(object).where(table.notna(), "").drop(columns=hidden)
     text = f"""# Benchmarks
 
 Written by `make bench`; one line again: `python -m btlib bench LINE`. The two sides of a row are timed in turns within
 one run; `ratio` is how many times as fast the first is. `load` is the machine's load average of the minute before the line, in
 which a line measured just before counts: where it is above the number of cores, something else was running, and seconds
-are too long while ratios are rougher than they look. Slices are made up where a row does not say Figshare.
-On {"; ".join(sorted(set(table["hardware"])))}.
+are too long while ratios are rougher than they look. Slices are made up where a row does not say Figshare, but for
+`accuracy`: there each side fits the Figshare slices once, up to the first look at which 98 % of a hold-out are right; the
+notebook is stopped at three times the fit's seconds, and its accuracy is then that of its best look.
+{f"On {machines[0]}." if len(machines) == 1 else "Rows were measured on several machines, which each names."}
 
 {shown.to_markdown(index=False, floatfmt=".3g")}
 """

@@ -50,6 +50,14 @@ def test_the_loop_compared_with_decodes_the_same_slices(home):
         assert [["meningioma", "glioma", "pituitary"][k - 1] for k in made["labels"]] == table["label"].tolist()
 
 
+def test_the_page_names_one_machine_once_and_several_in_each_row(home):
+    row = dict.fromkeys(bench.COLUMNS, "x")
+    one = bench.page(pd.DataFrame([row | {"hardware": "abacus"}] * 2))
+    assert one.count("abacus") == 1 and "On abacus." in one
+    two = bench.page(pd.DataFrame([row | {"hardware": "abacus"}] * 2 + [row | {"hardware": "quipu"}]))
+    assert (two.count("abacus"), two.count("quipu")) == (2, 1)
+
+
 def test_the_way_to_an_accuracy_ends_at_the_first_look_that_is_there_and_one_below_it_has_not_met_it(
     study, home, monkeypatch
 ):
