@@ -334,6 +334,52 @@ def _differs(own: dict, other: dict) -> dict:
     return {k: other.get(k, 0) for k in named if own.get(k, 0) != other.get(k, 0)}
 
 
+def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
+    """Compare fits made here with the rows that the study keeps of the very same fits, made at another time or place.
+
+    Args:
+        study: the parameters.
+        fingerprint: of the data set, `datasets.fingerprint`.
+
+    Returns:
+        id, model, protocol, fold, seed, n_test, accuracy (of the fit made here), kept, kept_low, kept_high (of models.csv),
+        inside (whether accuracy lies in that interval), hardware, commit, kept_hardware, kept_commit. Also written to
+        reports/<profile>/reproduced.csv by `python -m btlib reproduced`; rows of other machines stay there.
+
+    Raises:
+        DataError: the study keeps no tables, or no fit made here stands beside a kept one.
+    """
+    table, about = tables.read(study.profile, "models"), tables.folder(study.profile) / "provenance.json"
+    kept = {f["id"]: f for f in json.loads(about.read_text(encoding="utf-8"))["fits"]} if about.exists() else {}
+    rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])
+    plan = runs.plan(study, fingerprint)
+    plan = plan[plan["purpose"].isin(["proposed", "baseline"]) & plan["id"].isin(kept)]
+    made = []
+    for fit in plan.drop_duplicates("id")["fit"]:
+        run, other = runs.load(fit), kept[fit.id]
+        if run is None or {"id": fit.id, **run.provenance()} == other:  # the one that the row is of
+            continue
+        row = rows.loc[(fit.model, fit.weights or RANDOM, fit.protocol, fit.fold, fit.seed)]
+        y, logits, _ = truth(run.predictions("test"))
+        accuracy, (low, high) = float(np.mean(logits.argmax(1) == y)), row[["accuracy_low", "accuracy_high"]]
+        here = (fit.id, fit.model, fit.protocol, fit.fold, fit.seed, len(y), accuracy, row["accuracy"], low, high)
+        made.append(
+            (*here, low <= accuracy <= high, *(f[k] for f in (run.provenance(), other) for k in ("hardware", "commit")))
+        )
+    if not made:
+        raise DataError(
+            f"{about}: lists no fit that was made here again; `python -m btlib fit` makes them, or one of them"
+        )
+    names = ("id", "model", "protocol", "fold", "seed", "n_test", "accuracy", "kept", "kept_low", "kept_high", "inside")
+    result = pd.DataFrame(made, columns=[*names, "hardware", "commit", "kept_hardware", "kept_commit"])
+    path = about.with_name("reproduced.csv")
+    if path.exists():
+        result = pd.concat([pd.read_csv(path), result]).drop_duplicates(["id", "hardware"], keep="last")
+    with files.replacing(path) as temporary:
+        result.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    return result.reset_index(drop=True)
+
+
 def claims(study: params.Study, found: dict[str, tuple]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict.
 

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from btlib import params
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -48,6 +50,18 @@ def test_the_readme_tells_what_the_kept_tables_hold():
     claims = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "claims.csv")
     said = {"reached": "is reached", "within the interval": "lies within the interval", "not reached": "is not reached"}
     assert f"the paper's 99.35 % {said[claims['verdict'][0]]})" in (ROOT / "README.md").read_text()
+
+
+def test_the_kept_tables_are_of_the_parameters_that_lie_beside_them():
+    study = params.load("figshare")
+    kept = {n: pd.read_csv(ROOT / "reports" / "figshare" / "tables" / f"{n}.csv") for n in ("models", "ablation")}
+    maps = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "gradcam_summary.csv")
+    assert maps["model"].unique().tolist() == study.gradcam.models
+    assert maps.loc[maps["kind"] == "map", "method"].unique().tolist() == study.gradcam.methods
+    assert kept["ablation"].query("factor == 'recipe'")["setting"].tolist() == study.ablation.recipe
+    assert kept["models"]["model"].unique().tolist() == [m.model for m in (study.proposed, *study.baselines)]
+    seeds = {p.protocol: p.seeds for p in study.protocols}
+    assert kept["models"].groupby("protocol")["seed"].unique().map(list).to_dict() == seeds
 
 
 def test_the_lock_names_no_host():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, ParamsError, datasets, learners, models, params, results, runs, training
+from btlib import CLASSES, DataError, ParamsError, datasets, learners, models, params, results, runs, tables, training
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -115,6 +115,35 @@ def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study
     seen = own.predictions("validation")
     right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
     assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
+
+
+def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_no_other(study, home):
+    fingerprint = datasets.fingerprint(study.data)
+    run = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
+    plan = runs.plan(study, fingerprint)
+    plan = plan[plan["id"] == run.id]
+    row = tables.write(study.profile, "models", results.models(study, plan)).loc[0]
+    path, facts = home / "reports" / study.profile / "provenance.json", {"id": run.id} | run.provenance()
+    n = int(row["n_test"])
+
+    def keep(**changes):
+        path.write_text(json.dumps({"fits": [facts | changes]}))
+
+    for changes in ({}, {"id": "0123456789ab", "commit": "elsewhere"}):  # the kept fit itself; another fit
+        keep(**changes)
+        with pytest.raises(DataError, match="lists no fit that was made here again"):
+            results.reproduced(study, fingerprint)
+    keep(commit="c0ffee", hardware="abacus")
+    for least, inside in ((row["accuracy"] - 1 / n, True), (row["accuracy"] + 1 / n, False)):
+        kept = row.to_frame().T.assign(accuracy=0.5, accuracy_low=least, accuracy_high=2.0)
+        tables.write(study.profile, "models", kept)
+        (found,) = results.reproduced(study, fingerprint).to_dict("records")
+        assert (found["inside"], found["kept"], found["n_test"]) == (inside, 0.5, n)
+        assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
+        assert (found["kept_hardware"], found["kept_commit"]) == ("abacus", "c0ffee")
+    log = path.with_name("reproduced.csv")
+    log.write_text(log.read_text().replace(found["hardware"], "a third machine"))
+    assert len(results.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
 
 
 def test_the_log_of_trials_reads_what_older_versions_left(study, home):
