@@ -83,7 +83,7 @@ def trials(args) -> None:
     print(table[["id", "protocol", "fold", "seed", "accuracy", "loss", "chosen", "differs"]].to_string(index=False))
 
 
-def reproduced(args) -> None:
+def compare(args) -> None:
     """Compare fits made here with the rows that the study keeps of them, in reports/<profile>/reproduced.csv."""
     from btlib import datasets, params, results
 
@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("params", help="a parameter file")
     one.add_argument("--id", help="fit this one alone")
     add(trials, "params/figshare.yaml").add_argument("params", help="a parameter file")
-    add(reproduced, "params/figshare.yaml").add_argument("params", help="a parameter file")
+    add(compare, "params/figshare.yaml").add_argument("params", help="a parameter file")
     one = add(fetch, "figshare data/figshare")
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")

@@ -344,7 +344,7 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     Returns:
         id, model, protocol, fold, seed, n_test, accuracy (of the fit made here), kept, kept_low, kept_high (of models.csv),
         inside (whether accuracy lies in that interval), hardware, commit, kept_hardware, kept_commit. Also written to
-        reports/<profile>/reproduced.csv by `python -m btlib reproduced`; rows of other machines stay there.
+        reports/<profile>/reproduced.csv by `python -m btlib compare`; rows of other machines stay there.
 
     Raises:
         DataError: the study keeps no tables, or no fit made here stands beside a kept one.

@@ -52,6 +52,19 @@ def test_the_readme_tells_what_the_kept_tables_hold():
     assert f"the paper's 99.35 % {said[claims['verdict'][0]]})" in (ROOT / "README.md").read_text()
 
 
+def test_the_fit_that_the_readme_makes_again_is_a_kept_one():
+    (name,) = re.findall(r"btlib fit params/figshare.yaml --id (\w+)", (ROOT / "README.md").read_text())
+    kept = json.loads((ROOT / "reports" / "figshare" / "provenance.json").read_text())["fits"]
+    assert next(f["title"] for f in kept if f["id"] == name).endswith("(imagenet), image_holdout fold 0, seed 0")
+
+
+def test_fits_made_again_lie_inside_the_kept_intervals_and_differ_as_the_limitations_say():
+    again = pd.read_csv(ROOT / "reports" / "figshare" / "reproduced.csv")
+    assert again["inside"].all() and again["accuracy"].between(again["kept_low"], again["kept_high"]).all()
+    assert ((again["accuracy"] - again["kept"]) * again["n_test"]).round().tolist() == [0, 4]
+    assert "one has as many of its 613" in (ROOT / "btlib" / "site" / "limitations.md").read_text()
+
+
 def test_the_kept_tables_are_of_the_parameters_that_lie_beside_them():
     study = params.load("figshare")
     kept = {n: pd.read_csv(ROOT / "reports" / "figshare" / "tables" / f"{n}.csv") for n in ("models", "ablation")}

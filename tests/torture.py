@@ -1148,7 +1148,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
         kept = {p.name: p.read_bytes() for p in place.iterdir()}
         fits = []
 
-        def again(name="_fit", module=training):
+        def again(name="fit_split", module=training):
             real = getattr(module, name)
             undo.callback(setattr, module, name, real)
 
