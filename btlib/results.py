@@ -374,7 +374,9 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     result = pd.DataFrame(made, columns=[*names, "hardware", "commit", "kept_hardware", "kept_commit"])
     path = about.with_name("reproduced.csv")
     if path.exists():
-        result = pd.concat([pd.read_csv(path), result]).drop_duplicates(["id", "hardware"], keep="last")
+        result = pd.concat([pd.read_csv(path, dtype={"id": str}), result]).drop_duplicates(
+            ["id", "hardware"], keep="last"
+        )
     with files.replacing(path) as temporary:
         result.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return result.reset_index(drop=True)

@@ -58,11 +58,11 @@ def test_the_fit_that_the_readme_makes_again_is_a_kept_one():
     assert next(f["title"] for f in kept if f["id"] == name).endswith("(imagenet), image_holdout fold 0, seed 0")
 
 
-def test_fits_made_again_lie_inside_the_kept_intervals_and_differ_as_the_limitations_say():
+def test_the_limitations_say_how_far_fits_made_again_are_from_the_kept_ones():
     again = pd.read_csv(ROOT / "reports" / "figshare" / "reproduced.csv")
-    assert again["inside"].all() and again["accuracy"].between(again["kept_low"], again["kept_high"]).all()
-    assert ((again["accuracy"] - again["kept"]) * again["n_test"]).round().tolist() == [0, 4]
-    assert "one has as many of its 613" in (ROOT / "btlib" / "site" / "limitations.md").read_text()
+    assert (again["accuracy"].between(again["kept_low"], again["kept_high"]) == again["inside"]).all()
+    most = round(((again["accuracy"] - again["kept"]) * again["n_test"]).abs().max())
+    assert f"at most {most} of 613 test slices" in (ROOT / "btlib" / "site" / "limitations.md").read_text()
 
 
 def test_the_kept_tables_are_of_the_parameters_that_lie_beside_them():
