@@ -237,8 +237,8 @@ def accuracy(study: params.Study | None = None, least: float = 0.98, most: float
     Both start from prepared slices in a cache, begin with the same weights, train on all slices but the hold-out, and look at
     it after each epoch: the first look at which `least` of it are right counts (time to accuracy, Coleman et al. 2017,
     DAWNBench). That is a measure of speed, not an accuracy to report: the best of many looks flatters. Nothing is chosen by
-    it, as long as the recipe has no patience. Of the fit everything up to there counts, its looks, its start and the writing of its model too; of the notebook its
-    epochs alone.
+    it, as long as the recipe has no patience. Of the fit everything up to there counts, its looks, its start and the writing
+    of its model too; of the notebook its epochs alone.
 
     Args:
         study: None for params/figshare.yaml, whose slices must be there, else there are no rows.
