@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing, watched
 from btlib import manifest as manifests
 
-TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "has_mask": bool}
+TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "mask_area": int}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
             else "unpack it there"
         )
         raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
-    stem = _cache() / f"manifest-{digits(str(root.resolve()), data.model_dump_json(), _version(), *_listing(root))}"
+    version = f"{_version()}, manifest {manifests.VERSION}"
+    stem = _cache() / f"manifest-{digits(str(root.resolve()), data.model_dump_json(), version, *_listing(root))}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
     if not facts_path.exists():
         with FileLock(stem.with_suffix(".lock")):

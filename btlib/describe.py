@@ -1,11 +1,9 @@
 """What the data are and what a network gets to see of them: the tables of notebooks 01 and 02."""
 
-import functools
-
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, datasets, files, overlap, params, preprocessing, splits
+from btlib import CLASSES, NO_TUMOR, datasets, overlap, params, preprocessing, splits
 
 SAMPLE = 300
 """How many slices, taken evenly, intensities are measured on."""
@@ -15,7 +13,7 @@ def slices(data: params.Data) -> pd.DataFrame:
     """Return slices.csv: what is known of each slice, with the tumour's size and the author's fold.
 
     Args:
-        data: which data set; every slice is read once.
+        data: which data set.
 
     Returns:
         The manifest without path and checksum; mask_area_percent (of the whole slice, empty without a mask);
@@ -23,9 +21,9 @@ def slices(data: params.Data) -> pd.DataFrame:
 
     Notebook 01.
     """
-    table = datasets.manifest(data).drop(columns="sha256")
-    area = functools.partial(_mask_area, data)
-    table["mask_area_percent"] = list(files.spread(area, table.pop("path").tolist()))
+    table = datasets.manifest(data).drop(columns=["path", "sha256"])
+    percent = 100 * table["mask_area"] / (table["width"] * table["height"])
+    table["mask_area_percent"] = percent.where(percent > 0).round(4)
     folds = datasets.author_folds(data)
     return table if folds is None else table.assign(author_fold=table["image_id"].map(folds))
 
@@ -73,7 +71,7 @@ def examples(table: pd.DataFrame) -> pd.DataFrame:
 
     Notebook 01.
     """
-    ordered = table[table["has_mask"]].sort_values(["mask_area_percent", "image_id"])
+    ordered = table[table["mask_area"] > 0].sort_values(["mask_area_percent", "image_id"])
     parts = [part.iloc[[len(part) // 2]] for _, part in ordered.groupby(["label", "plane"], observed=True)]
     return pd.concat(parts).sort_values(["label", "plane"], key=_order) if parts else ordered
 
@@ -181,7 +179,8 @@ def one_of_each(manifest: pd.DataFrame) -> list[int]:
     rows = []
     for label in CLASSES:
         part = manifest[manifest["label"] == label]
-        part = part[part["has_mask"]] if part["has_mask"].any() else part
+        masked = part["mask_area"] > 0
+        part = part[masked] if masked.any() else part
         rows += [int(part.index[len(part) // 2])] if len(part) else []
     return sorted(rows)
 
@@ -243,11 +242,6 @@ def splits_in_words(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _mask_area(data: params.Data, path: str) -> float:
-    _, mask = datasets.read(data, path)
-    return round(100 * float(mask.mean()), 4) if mask is not None and mask.any() else np.nan
-
-
 def _counts(part: pd.DataFrame) -> dict:
     sizes = (part["width"].astype(str) + " x " + part["height"].astype(str)).value_counts()
     return {
@@ -255,7 +249,7 @@ def _counts(part: pd.DataFrame) -> dict:
         "patients": part["patient_id"].nunique(),
         "patient_groups": part["patient_group"].nunique(),
         **{plane: int((part["plane"] == plane).sum()) for plane in ("axial", "coronal", "sagittal", "unknown")},
-        "with_mask": int(part["has_mask"].sum()),
+        "with_mask": int((part["mask_area"] > 0).sum()),
         "mask_area_percent_median": round(part["mask_area_percent"].median(), 2),
         "commonest_size": sizes.index[0],
         "of_commonest_size": int(sizes.iloc[0]),

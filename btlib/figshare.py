@@ -1,7 +1,6 @@
 """Figshare article 1512427 (Cheng 2017): MATLAB slices, their tumour masks and the author's five folds."""
 
 import functools
-import hashlib
 import itertools
 import math
 import os
@@ -281,8 +280,7 @@ def _split_zip(path: str) -> tuple[str, str, str]:
 def _row(root: Path, name: str) -> dict | DataError:
     """A manifest row, or why there is none."""
     try:
-        data = _content(root, name)
-        slice_ = _decode(data, f"{root / name}")
+        slice_ = _decode(_content(root, name), f"{root / name}")
     except DataError as error:
         return error
     return {
@@ -293,8 +291,9 @@ def _row(root: Path, name: str) -> dict | DataError:
         "plane": preprocessing.plane(slice_["image"]),
         "width": slice_["image"].shape[1],
         "height": slice_["image"].shape[0],
-        "has_mask": bool(slice_["mask"].any()),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "mask_area": int(slice_["mask"].sum()),
+        "sha256": manifests.identity(slice_["image"], slice_["mask"]),
+        "part": "",
     }
 
 

@@ -1,7 +1,6 @@
 """Class folders of JPEG, PNG or WebP pictures, as Kaggle's data sets ship them."""
 
 import functools
-import hashlib
 import io
 import os
 import stat
@@ -16,6 +15,17 @@ from btlib import DataError, files
 from btlib import manifest as manifests
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+PARTS = {
+    "training": "train",
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "testing": "test",
+    "test": "test",
+}
+"""Name of a folder above the class folders -> what its publisher uses it for."""
+
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 4096 * 4096
 """A slice has well under a megapixel; a file that claims more than this is a decompression bomb or no slice."""
@@ -28,7 +38,7 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
     """Return the manifest of class folders, every picture decoded once to prove that it can be.
 
     Such folders record no patient, so each slice is its own: patient_id is image_id, the path relative to `path`.
-    An empty class folder is accepted.
+    An empty class folder is accepted. A folder Training or Testing above the class folders gives `part`.
 
     Args:
         path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
@@ -126,8 +136,7 @@ def _shown(names: list[str], most: int = 12) -> str:
 
 def _row(root: Path, labels: dict[str, str], path: str) -> dict | DataError:
     try:
-        data = _bytes(root, path)
-        height, width = _decode(data, f"{root}/{path}").shape
+        image = _decode(_bytes(root, path), f"{root}/{path}")
     except DataError as error:
         return error
     return {
@@ -136,11 +145,17 @@ def _row(root: Path, labels: dict[str, str], path: str) -> dict | DataError:
         "label": labels[PurePosixPath(path).parent.name],
         "patient_id": path,
         "plane": "unknown",
-        "width": width,
-        "height": height,
-        "has_mask": False,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "mask_area": 0,
+        "sha256": manifests.identity(image, None),
+        "part": _part(path),
     }
+
+
+def _part(path: str) -> str:
+    first, *inner = PurePosixPath(path).parts
+    return PARTS.get(first.lower(), "") if len(inner) == 2 else ""
 
 
 def _bytes(root: Path, path: str) -> bytes:

@@ -747,7 +747,7 @@ def cascade_summary(table: pd.DataFrame, statistics: params.Statistics, seed: in
 
 def _training_masks(run: runs.Run, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     held_out = set(run.predictions()["image_id"])
-    rows = np.flatnonzero(~data.manifest["image_id"].isin(held_out) & data.manifest["has_mask"])
+    rows = np.flatnonzero(~data.manifest["image_id"].isin(held_out) & (data.manifest["mask_area"] > 0))
     return data.masks[rows], data.manifest["label"].iloc[rows].map(CLASSES.index).to_numpy()
 
 

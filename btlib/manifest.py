@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from btlib import CLASSES, NO_TUMOR, DataError
@@ -17,9 +17,16 @@ COLUMNS = (
     "plane",
     "width",
     "height",
-    "has_mask",
+    "mask_area",
     "sha256",
+    "part",
 )
+PARTS = ("", "train", "validation", "test")
+"""Where the publisher puts a slice; empty where nobody has divided the data set."""
+
+VERSION = 2
+"""Raised when the same files begin to give another table: kept tables are then made anew."""
+
 PLANES = ("axial", "coronal", "sagittal", "unknown")
 
 
@@ -27,11 +34,12 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     """Return rows as a manifest, in the order given.
 
     Args:
-        rows: one dict a slice with the keys of `COLUMNS`, but `patient_group`, which is derived.
+        rows: one dict a slice with the keys of `COLUMNS`, but `patient_group`, which is derived; `mask_area` counts the
+            mask's pixels at the slice's own size (0: no mask), `sha256` is what `identity` returns.
         name: the folder the slices came from, for messages.
 
     Raises:
-        DataError: there are no rows, two share an image_id, or a label or plane is unknown.
+        DataError: there are no rows, two share an image_id, or a label, plane or part is unknown.
     """
     if not rows:
         raise DataError(f"{name}: no slices found")
@@ -41,11 +49,13 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
         raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice")
-    for column, allowed in (("label", (*CLASSES, NO_TUMOR)), ("plane", PLANES)):
+    for column, allowed in (("label", (*CLASSES, NO_TUMOR)), ("plane", PLANES), ("part", PARTS)):
         wrong = table[~table[column].isin(allowed)]
         if len(wrong):
             row = wrong.iloc[0]
-            raise DataError(f"{row['path']}: {column} is {row[column]!r}; allowed: {', '.join(allowed)}")
+            raise DataError(
+                f"{row['path']}: {column} is {row[column]!r}; allowed: {', '.join(a or 'empty' for a in allowed)}"
+            )
     return table
 
 
@@ -57,15 +67,37 @@ def patient_group(patient_id: str) -> str:
     return re.sub(r"(?<=\d)[A-Za-z]$", "", patient_id)
 
 
+def identity(image: np.ndarray, mask: np.ndarray | None) -> str:
+    """Return the SHA-256, in hex, of a slice as it is read: the same whatever program wrote the file, and how.
+
+    Args:
+        image: (H, W), any real dtype; equal values (below 2^63) give equal digits in any dtype.
+        mask: bool (H, W), or None; a mask without a pixel is none.
+
+    Used by the readers, for the manifest's `sha256`.
+    """
+    pixels = _plainest(image)
+    digest = hashlib.sha256(f"{image.shape[0]} x {image.shape[1]} {pixels.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(pixels))
+    if mask is not None and mask.any():
+        digest.update(np.packbits(mask))
+    return digest.hexdigest()
+
+
+def _plainest(image: np.ndarray) -> np.ndarray:
+    """Return the values in the first of a few dtypes that holds them all: which one, the values alone decide."""
+    low, high = image.min().item(), image.max().item()
+    if image.dtype.kind != "f" or np.array_equal(image, np.rint(image)):
+        for kind, end in (("<i2", 2**15), ("<i4", 2**31), ("<i8", 2**63)):
+            if -end <= low and high < end:
+                return image.astype(kind)
+    # 0 is added because -0.0 equals 0.0 and has other bytes.
+    return image.astype("<f8") + 0.0 if image.dtype.kind == "f" else image.astype("<u8")
+
+
 def fingerprint(manifest: pd.DataFrame) -> str:
-    """Return 16 hex digits that change when any slice, label or patient does, but not when files move."""
+    """Return 16 hex digits that change when a slice's pixels, mask, label, patient or part do, not when files move."""
     digest = hashlib.sha256()
-    for row in manifest[["image_id", "label", "patient_id", "sha256"]].itertuples(index=False):
+    for row in manifest[["image_id", "label", "patient_id", "sha256", "part"]].itertuples(index=False):
         digest.update("\x1f".join(row).encode() + b"\n")
     return digest.hexdigest()[:16]
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from btlib import DataError, figshare
+from btlib import DataError, figshare, manifest
 
 HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
 
@@ -81,9 +81,23 @@ def test_manifest_has_a_row_a_slice_in_the_order_of_their_numbers(three):
     assert table["patient_id"].tolist() == ["MR040240B", "100360", "MR040240B"]
     assert table["patient_group"].tolist() == ["MR040240", "100360", "MR040240"]
     assert table["height"].tolist() == [64, 40, 40] and table["width"].tolist() == [50, 30, 30]
-    assert table["has_mask"].tolist() == [False, True, True]
-    assert table["sha256"][1] == hashlib.sha256((three / "2.mat").read_bytes()).hexdigest()
+    assert table["mask_area"].tolist() == [0, 28, 28]
+    assert table["sha256"][1] == manifest.identity(picture(), spot())
+    assert set(table["part"]) == {""}
     assert table.attrs["skipped"] == []
+
+
+def test_a_slice_is_the_same_slice_whatever_program_wrote_the_file(tmp_path):
+    write(tmp_path / "1.mat")
+    write(tmp_path / "2.mat", storage={})
+    write(tmp_path / "3.mat", image=picture().astype(">f8"), storage={"chunks": (7, 9), "shuffle": True})
+    changed, moved = picture(), spot()
+    changed[3, 4] += 1
+    moved[0, 0] = True
+    write(tmp_path / "4.mat", image=changed)
+    write(tmp_path / "5.mat", mask=moved)
+    assert figshare.manifest(tmp_path)["sha256"].map({manifest.identity(picture(), spot()): 1}).count() == 3
+    assert figshare.manifest(tmp_path)["sha256"].nunique() == 3
 
 
 def test_read_returns_the_slice_upright(three):

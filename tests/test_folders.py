@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btlib import DataError, folders
+from btlib import DataError, folders, manifest
 
 LABELS = {"glioma_tumor": "glioma", "no_tumor": "no_tumor"}
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
@@ -37,7 +37,7 @@ def test_manifest_has_a_row_a_picture_and_each_slice_is_its_own_patient(root):
     assert list(table["image_id"]) == ["glioma_tumor/a.png", "no_tumor/Bild (1) [ü] 脑.JPG"]
     assert list(table["label"]) == ["glioma", "no_tumor"]
     assert list(table["patient_id"]) == list(table["path"]) == list(table["image_id"])
-    assert table[["width", "height", "has_mask", "plane"]].values.tolist() == [[4, 6, False, "unknown"]] * 2
+    assert table[["width", "height", "mask_area", "plane"]].values.tolist() == [[4, 6, 0, "unknown"]] * 2
     assert table.attrs["skipped"] == []
 
 
@@ -45,6 +45,28 @@ def test_class_folders_may_lie_one_level_below(root):
     (root / "Training").mkdir()
     (root / "glioma_tumor").rename(root / "Training" / "glioma_tumor")
     assert list(folders.manifest(root, LABELS)["path"]) == ["Training/glioma_tumor/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "part"), [("Training", "train"), ("testing", "test"), ("Val", "validation"), ("2019", "")]
+)
+def test_a_folder_above_the_class_folders_says_where_the_publisher_puts_its_slices(root, folder, part):
+    (root / folder).mkdir()
+    (root / "glioma_tumor").rename(root / folder / "glioma_tumor")
+    assert list(folders.manifest(root, LABELS)["part"]) == [part]
+
+
+def test_a_class_folder_may_be_called_like_a_part(root):
+    (root / "glioma_tumor").rename(root / "test")
+    assert list(folders.manifest(root, {"test": "glioma", "no_tumor": "no_tumor"})["part"]) == [""]
+
+
+def test_a_picture_saved_again_without_loss_is_the_same_slice(root):
+    Image.fromarray(RAMP).save(root / "glioma_tumor" / "b.png", compress_level=0)
+    Image.fromarray(RAMP).save(root / "glioma_tumor" / "c.webp", lossless=True)
+    Image.fromarray(RAMP + 1).save(root / "glioma_tumor" / "d.png")
+    same = folders.manifest(root, LABELS)["sha256"] == manifest.identity(RAMP, None)
+    assert same.tolist() == [True, True, True, False]
 
 
 def test_grey_png_is_read_as_it_is(root):

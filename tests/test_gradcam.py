@@ -423,7 +423,7 @@ def study_05():
             "label": labels,
             "patient_id": [f"p{i // 2}" for i in range(n)],
             "plane": ["axial", ""] * (n // 2),
-            "has_mask": [i != 6 for i in range(n)],
+            "mask_area": [4 * (i != 6) for i in range(n)],
         }
     )
     masks[6] = 0

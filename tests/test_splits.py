@@ -24,8 +24,9 @@ def slices(patients=60, each=4, suffixed=True):
                     "plane": "axial",
                     "width": 8,
                     "height": 8,
-                    "has_mask": True,
+                    "mask_area": 4,
                     "sha256": f"{p}{s}",
+                    "part": "",
                 }
             )
     return manifest.make(rows, "here")
