@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from btlib import CLASSES, NO_TUMOR, ParamsError, files, models
+from btlib import CLASSES, NO_TUMOR, ParamsError, files
+from btlib.models import registry as models
 
 PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
 DEFAULT = "quick"

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from btlib import ParamsError, WeightsError, models, params, weights
+from btlib import ParamsError, WeightsError, params
+from btlib.models import registry as models
+from btlib.models import weights
 
 HEAD = params.Head(pooling="gap", dropout=0.2, dense=0)
 

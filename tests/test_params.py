@@ -132,7 +132,7 @@ def test_a_missing_file_lists_the_profiles():
 
 
 def test_the_sweep_means_each_model_under_each_seed_and_fold():
-    from btlib import runs
+    from btlib.fitting import runs
 
     study = params.load("sweep")
     fits = runs.plan(study, "some data").drop_duplicates("id")["fit"]

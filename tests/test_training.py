@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, DataError, ParamsError, datasets, learners, models, params, results, runs, tables, training
+from btlib import CLASSES, DataError, ParamsError, params
+from btlib.data import datasets
+from btlib.fitting import runs, training
+from btlib.models import layers as learners
+from btlib.models import registry as models
+from btlib.study import results, tables
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 

@@ -5,7 +5,9 @@ import functools
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, datasets, files, overlap, params, preprocessing, splits
+from btlib import CLASSES, NO_TUMOR, files, params
+from btlib.data import datasets, preprocessing, splits
+from btlib.scores import overlap
 
 SAMPLE = 300
 """How many slices, taken evenly, intensities are measured on."""

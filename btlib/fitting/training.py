@@ -10,21 +10,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import (
-    CLASSES,
-    DataError,
-    cost,
-    datasets,
-    distribution,
-    files,
-    learners,
-    models,
-    params,
-    runs,
-    splits,
-    watched,
-    weights,
-)
+from btlib import CLASSES, DataError, files, params, watched
+from btlib.data import datasets, splits
+from btlib.fitting import distribution, runs
+from btlib.models import cost, weights
+from btlib.models import layers as learners
+from btlib.models import registry as models
 
 
 def prepare(study: params.Study) -> datasets.Dataset:
