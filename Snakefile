@@ -11,13 +11,16 @@ import json
 import sys
 from pathlib import Path
 
-from btlib import datasets, files, home, models, params, runs, weights
+from btlib import files, home, params
+from btlib.data import datasets
+from btlib.fitting import runs
+from btlib.models import registry, weights
 
 ROOT = Path(workflow.basedir)
 PYTHON = sys.executable
 study = params.from_mapping(dict(config), "configuration")
 for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if m.weights):
-    weights.ensure(models.REGISTRY[name].source)
+    weights.ensure(registry.REGISTRY[name].source)
 plan = runs.plan(study, datasets.fingerprint(study.data))
 
 workdir: str(home())
@@ -25,7 +28,7 @@ workdir: str(home())
 
 REPORT = f"reports/{study.profile}"
 PARAMETERS = f"{REPORT}/parameters.yaml"
-CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").glob("*.py")))).hexdigest()
+CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").rglob("*.py")))).hexdigest()
 
 main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from btlib import ParamsError, files, models
+from btlib import ParamsError, files
+from btlib.models import registry as models
 
 PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
 DEFAULT = "quick"
@@ -407,7 +408,8 @@ class Study(Section):
                 if not isinstance(target, dict) or not sections or sections[0] not in ("recipe", *ABLATED):
                     allowed = ", ".join(f"{s}.KEY" for s in ("recipe", *ABLATED))
                     raise ValueError(f"{key!r} leads to no parameter of a fit; allowed: {allowed}")
-                target[last] = value
+                under = target.get(last)
+                target[last] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
         return Study.model_validate(mapping)
 
     def model_of(self, name: str) -> Model:

@@ -6,7 +6,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from btlib import models, params
+from btlib import params
+from btlib.models import registry as models
 
 
 def toy(image_size, path, output_stride):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from btlib import DataError, ParamsError, cost
+from btlib import DataError, ParamsError
+from btlib.models import cost
 from btlib.params import Head
 
 HEAD = Head(pooling="gap", dropout=0.2, dense=0)
@@ -63,7 +64,7 @@ def test_macs_refuse_what_they_cannot_count():
 
 
 def lite0():
-    from btlib import models
+    from btlib.models import registry as models
 
     return models.REGISTRY["efficientnet_lite0"].make(224, None)
 

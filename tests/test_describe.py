@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import describe
+from btlib.study import describe
 
 ROWS = [
     # image_id, label, patient_id, group, plane, side, mask, area, fold

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from btlib import DataError, figshare, manifest
+from btlib import DataError
+from btlib.data import figshare, manifest
 
 HEADER = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
 

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from btlib import CLASSES, figures, metrics
+from btlib import CLASSES
+from btlib.figures import draw as figures
+from btlib.scores import metrics
 
 Y = np.array([0, 0, 0, 1, 1, 1, 2, 2])
 LOGITS = np.array([[4, 0, 0], [2, 1, 0], [0, 1, 0], [0, 3, 0], [0, 5, 1], [1, 2, 0], [0, 0, 2], [0, 1, 3.0]])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btlib import DataError, folders, manifest
+from btlib import DataError
+from btlib.data import folders, manifest
 
 LABELS = {"glioma_tumor": "glioma", "no_tumor": "no_tumor"}
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10

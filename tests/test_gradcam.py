@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, DataError, explorer, figures, gradcam, metrics, models, params
+from btlib import CLASSES, DataError, params
+from btlib.deploy import explorer
+from btlib.figures import draw as figures
+from btlib.models import registry as models
+from btlib.scores import gradcam, metrics
 
 SIZE = 8
 

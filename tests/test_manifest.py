@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import DataError, manifest
+from btlib import DataError
+from btlib.data import manifest
 
 SQUARE = np.array([[0, 1], [2, 300]])
 ROW = {

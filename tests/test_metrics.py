@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btlib import CLASSES, DataError, metrics
+from btlib import CLASSES, DataError
+from btlib.scores import metrics
 
 # Six slices: meningioma right, meningioma taken for glioma, three gliomas right, pituitary right.
 Y = np.array([0, 0, 1, 1, 1, 2])

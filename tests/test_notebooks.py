@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from btlib import bench, params, runs, tables
+from benchmarks import bench
+from btlib import params
+from btlib.fitting import runs
+from btlib.study import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
@@ -85,7 +88,7 @@ def test_without_an_external_set_notebook_06_says_so(executed, tmp_path):
 
 
 def test_the_tables_have_their_stable_names_and_columns(here):
-    from btlib import results
+    from btlib.study import results
 
     for name in ("dataset", "splits", "models", "mirrored", "ablation", "claims"):
         assert len(tables.read("small", name)), name

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from btlib import ParamsError, params, runs
+from btlib import ParamsError, params
+from btlib.fitting import runs
 
 QUICK = params.load("quick").model_dump()
 

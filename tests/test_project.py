@@ -105,17 +105,3 @@ def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
     code += "print({'tensorflow', 'keras', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("set()")
-
-
-def test_a_module_imports_only_modules_above_it():
-    order = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().split("## btlib")[1], re.M)
-    modules = {p.stem for p in (ROOT / "btlib").glob("*.py")} - {"__init__", "__main__"}
-    assert set(order) == modules
-    for module in order:
-        text = (ROOT / "btlib" / f"{module}.py").read_text()
-        used = set()
-        for names in re.findall(r"^\s*from btlib import (.+)$", text, re.M):
-            used |= {n.split(" as ")[0].strip() for n in names.split(",")}
-        used |= set(re.findall(r"^\s*from btlib\.(\w+) import", text, re.M))
-        below = (used & modules) - set(order[: order.index(module)])
-        assert not below, f"{module} imports {below}, listed below it"

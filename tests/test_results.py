@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import datasets, params, results, runs, tables, training
+from btlib import params
+from btlib.data import datasets
+from btlib.fitting import runs, training
+from btlib.study import results, tables
 
 RIVAL = {
     "model": "vgg16",

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, NO_TUMOR, DataError, manifest, splits
+from btlib import CLASSES, NO_TUMOR, DataError
+from btlib.data import manifest, splits
 from btlib.params import Split
 
 SPLIT = Split(test_fraction=0.2, validation_fraction=0.1, folds=5)

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, DataError, ParamsError, datasets, learners, models, params, results, runs, tables, training
+from btlib import CLASSES, DataError, ParamsError, params
+from btlib.data import datasets
+from btlib.fitting import runs, training
+from btlib.models import layers as learners
+from btlib.models import registry as models
+from btlib.study import results, tables
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -80,7 +85,7 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     given["recipes"]["finetune"]["stages"][0]["epochs"] = 1
     given["recipes"]["finetune"]["stages"] = given["recipes"]["finetune"]["stages"][:1]
     given["protocols"], given["baselines"] = given["protocols"][:1], []
-    given["ablation"]["unfreeze"] = []
+    given["ablation"]["changes"] = []
     path = tmp_path / "p.yaml"
     params.write(params.check({**given, "profile": "p"}, "p"), path)
     command = [sys.executable, "-m", "btlib", "fit", str(path)]
@@ -189,17 +194,16 @@ def test_maps_are_made_of_a_study_s_models_with_their_own_or_another_recipe(stud
     given = study.model_dump()
     given["recipes"]["guided"] = given["recipes"]["scratch"] | {"cam_loss": 1.0}
     given["gradcam"]["models"] = ["toy", "toy/guided"]
-    given["ablation"] |= {"pooling": [], "dense": []}
     study = params.check(given, "x")
     own, guided = (training.find(study, name, "image_holdout") for name in study.gradcam.models)
     assert (own.fit.recipe, guided.fit.recipe) == (study.recipes["scratch"], study.recipes["guided"])
     assert own.fit.model == guided.fit.model == "toy"
     plan = runs.plan(study, datasets.fingerprint(study.data))
     assert plan.loc[plan["purpose"] == "gradcam", "id"].tolist() == [own.id, guided.id]
-    given["ablation"]["dense"] = [8]
-    assert params.check(given, "x")  # only the proposed model is varied
-    given["proposed"]["recipe"] = "guided"
-    with pytest.raises(ParamsError, match="with a `cam_loss`; allowed: none, as only `gap` and no dense layer"):
+    given["head"]["dense"] = 8
+    with pytest.raises(
+        ParamsError, match=r"gradcam.models\[1\]: got 'guided', with a `cam_loss`; allowed: none, as only"
+    ):
         params.check(given, "x")
 
 
@@ -343,6 +347,50 @@ def test_masks_guide_a_fit_and_leave_no_trace_in_the_model(study, home):
     assert guided.model().input_shape == (None, 32, 32, 1)
     assert (guided.history()["loss"] > plain.history()["loss"]).iloc[0]
     assert not guided.predictions().equals(plain.predictions())
+
+
+ERASE = params.Erase(tumor=0.5, elsewhere=0.25, fills=["grey"], noise=0)
+
+
+def test_a_slice_that_loses_its_tumour_loses_its_class_and_one_that_loses_as_much_elsewhere_keeps_it():
+    slices = np.full((4, 32, 32, 1), 100, np.uint8)
+    masks = np.zeros_like(slices)
+    masks[:, 8:12, 20:24], slices[:, 8:12, 20:24] = 1, 200
+    slices[:, :2] = slices[:, -2:] = slices[:, :, :2] = slices[:, :, -2:] = 0
+    targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 1]]
+    new = training.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
+    assert (slices[:, 8:12, 20:24] == 200).all() and masks.any((1, 2, 3)).all()  # the arguments stay as they are
+    lost = ~new[1].any((1, 2, 3))
+    assert lost.sum() == 2
+    np.testing.assert_allclose(new[2][lost], 1 / 3)
+    np.testing.assert_array_equal(new[2][~lost], targets[~lost])
+    assert (new[0][lost, 8:12, 20:24] == 100).all()
+    assert (new[0][~lost, 8:12, 20:24] == 200).all()
+    np.testing.assert_array_equal(new[1][~lost], masks[~lost])
+
+
+def test_a_slice_without_a_mask_stays_whole():
+    slices, masks = np.full((4, 32, 32, 1), 100, np.uint8), np.zeros((4, 32, 32, 1), np.uint8)
+    targets = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    new = training.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
+    assert all(np.array_equal(a, b) for a, b in zip(new, (slices, masks, targets), strict=True))
+
+
+def test_accuracy_is_counted_over_slices_that_have_a_class():
+    metric = training.KnownAccuracy()
+    targets = np.array([[1, 0, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3]], np.float32)
+    metric.update_state(targets, np.array([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 1, 0]], np.float32))
+    assert float(metric.result()) == 0.5
+
+
+def test_a_fit_with_erased_tumours_and_no_validation_slices_ends(study, home):
+    split = study.split.model_copy(update={"validation_fraction": 0})
+    fit = wanted(study, erase=ERASE, cam_loss=1.0).model_copy(update={"split": split})
+    run = training.fit(study, fit)
+    facts = run.provenance()
+    assert (facts["n_validation"], facts["n_train"] + facts["n_test"]) == (0, 84)
+    assert set(run.predictions()["role"]) == {"test"}
+    assert "val_loss" not in run.history()
 
 
 def test_a_stages_size_is_whole_32s_and_goes_unsaid_where_it_is_the_studys(study):

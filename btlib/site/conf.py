@@ -1,8 +1,8 @@
-"""Sphinx settings of the report; `btlib.report` adds title and banner, which depend on the profile."""
+"""Sphinx settings of the report; `btlib.site.build` adds title and banner, which depend on the profile."""
 
 from docutils import nodes
 
-from btlib import report
+from btlib.site import build as report
 
 project = "Brain tumour classification with EfficientNet: a reproduction"
 author = "the btlib study"

@@ -8,7 +8,12 @@ import yaml
 from pydantic import ValidationError
 from sklearn.metrics import log_loss
 
-from btlib import CLASSES, DataError, cost, datasets, files, home, metrics, params, runs, splits, tables, training
+from btlib import CLASSES, DataError, files, home, params
+from btlib.data import datasets, splits
+from btlib.fitting import runs, training
+from btlib.models import cost
+from btlib.scores import metrics
+from btlib.study import tables
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),

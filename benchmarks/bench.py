@@ -16,22 +16,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import (
-    CLASSES,
-    cost,
-    datasets,
-    figshare,
-    files,
-    gradcam,
-    home,
-    models,
-    overlap,
-    params,
-    preprocessing,
-    runs,
-    splits,
-)
+from btlib import CLASSES, files, home, params
+from btlib.data import datasets, figshare, preprocessing, splits
+from btlib.fitting import runs
+from btlib.models import cost
+from btlib.models import registry as models
+from btlib.scores import gradcam, overlap
 
+ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (
     *("line", "what", "against", "n", "seconds", "against_seconds", "ratio", "target", "met", "repeats"),
     *("load", "hardware", "commit"),
@@ -83,7 +75,7 @@ def page(table: pd.DataFrame) -> str:
     shown = table.astype(object).where(table.notna(), "").drop(columns=hidden)
     text = f"""# Benchmarks
 
-Written by `make bench`; one line again: `python -m btlib bench LINE`. The two sides of a row are timed in turns within
+Written by `make bench`; one line again: `python -m benchmarks bench LINE`. The two sides of a row are timed in turns within
 one run; `ratio` is how many times as fast the first is. `load` is the machine's load average of the minute before the line, in
 which a line measured just before counts: where it is above the number of cores, something else was running, and seconds
 are too long while ratios are rougher than they look. Slices are made up where a row does not say Figshare, but for
@@ -203,7 +195,8 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     """
     import keras
 
-    from btlib import learners, training
+    from btlib.fitting import training
+    from btlib.models import layers as learners
 
     work = _training(name, n=512)
     trainer, batches = work.trainer, work.batches
@@ -271,7 +264,7 @@ def _held_out(study: params.Study, data: datasets.Dataset) -> pd.DataFrame:
 
 def _fit_here(path: str, least: str) -> dict:
     """Fit the study's proposed model in this process; after which epoch it is there, and its best look where it never is."""
-    from btlib import training
+    from btlib.fitting import training
 
     study = params.load(path)
     data = datasets.load(study.data, study.preprocessing)
@@ -293,7 +286,7 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     """Fine-tune as notebooks on these slices do, in this process: whole slices, one rate, `fit` on arrays in memory."""
     import keras
 
-    from btlib import training
+    from btlib.fitting import training
 
     study, size = params.load(path), int(image_size)
     whole = study.preprocessing.model_copy(update={"image_size": size, "crop_to_head": False})
@@ -321,7 +314,7 @@ def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -
     """
     import keras
 
-    from btlib import training
+    from btlib.fitting import training
 
     work = _training(name, augment=False, n=512)
     pool = work.model.get_layer("pool")
@@ -349,7 +342,8 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     """A model, the quick profile's training slices (n of them, repeated) at the real profile's size, and their steps."""
     import keras
 
-    from btlib import learners, training
+    from btlib.fitting import training
+    from btlib.models import layers as learners
 
     study = params.load(params.DEFAULT)
     study = study.model_copy(update={"preprocessing": study.preprocessing.model_copy(update={"image_size": size})})
@@ -485,7 +479,7 @@ def _heads(n: int, seed: int, size: int = 96):
     """Heads that differ: a phantom's slices, each turned, bent and shaded at random."""
     from scipy import ndimage
 
-    from btlib import phantom
+    from btlib.data import phantom
 
     chosen = params.load(params.DEFAULT)
     base = [
@@ -563,7 +557,7 @@ def probe(names, image_size: int, batch_size: int, seconds: float = 60) -> pd.Da
     Raises:
         ParamsError: a model has no such name or cannot take the image size.
 
-    Used by `python -m btlib probe` and `make bench`.
+    Used by `python -m benchmarks probe` and `make bench`.
     """
     for name in names:
         models.check(name, image_size, pretrained=False)
@@ -586,7 +580,7 @@ def _probe_here(name: str, image_size: str, batch_size: str, seconds: str) -> li
     """A fit's training steps of both precisions in turns, in a process of its own."""
     import keras
 
-    from btlib import learners
+    from btlib.models import layers as learners
 
     size, n = int(image_size), int(batch_size)
     rng = np.random.default_rng(0)
@@ -635,7 +629,7 @@ def costs(size: int = 224) -> list[dict]:
 
 def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
     """Write reports/growth.csv and growth.svg: time, cache and memory of a one-epoch fit as the data set grows."""
-    from btlib import figures
+    from btlib.figures import draw as figures
 
     made = []
     for n in sizes:
@@ -660,7 +654,7 @@ def _grow_here(n: str) -> dict:
     """Prepare and fit n made-up slices in this process; seconds without making the slices up, and what it held most."""
     import resource
 
-    from btlib import training
+    from btlib.fitting import training
 
     count = int(n)
     given = params.load(params.DEFAULT).model_dump()
@@ -740,7 +734,7 @@ LINES = {
     "growth": growth,
     "cost": costs,
 }
-"""What `python -m btlib bench` measures, by name."""
+"""What `python -m benchmarks bench` measures, by name."""
 
 
 def _medians(sides: list, repeats: int, warm: bool = True) -> list[float]:
@@ -760,7 +754,7 @@ def _seconds(call) -> float:
 
 def _python(*words: str, env=None):
     def call():
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, check=False)
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
         if done.returncode:
             raise RuntimeError(f"python {' '.join(words)} ended with {done.returncode}\n{done.stderr[-2000:]}")
 
@@ -772,7 +766,7 @@ def _child(function: str, *words: str, env=None):
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         program = (
-            "import json, sys; from pathlib import Path; from btlib import bench\n"
+            "import json, sys; from pathlib import Path; from benchmarks import bench\n"
             f"Path(sys.argv[1]).write_text(json.dumps(bench.{function}(*sys.argv[2:])))"
         )
         _python("-c", program, str(answer), *words, env=env)()

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from btlib import CLASSES, DataError, files, home, metrics, params, results, runs, tables
+from btlib import CLASSES, DataError, files, home, params
+from btlib.fitting import runs
+from btlib.scores import metrics
+from btlib.study import results, tables
 
 MODEL, FACTS, CARD = "model.keras", "model.json", "README.md"
 """What a folder published/<name>/ holds."""
@@ -19,7 +22,7 @@ MAX_BYTES = 20 * 2**20
 PERCENTILE = 1
 """A slice is called unlike the training slices if its energy is below this percentile of the held-out slices'."""
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LICENCES = {"figshare": "CC BY 4.0 (doi 10.6084/m9.figshare.1512427)", "phantom": "none needed; made up on the spot"}
 
 
@@ -386,7 +389,7 @@ def _elsewhere(run: runs.Run, study: params.Study | None) -> list[str]:
 
 def _limits(source: str) -> list[str]:
     """The report's limitations that touch a model: of its data where these are Figshare's, and of the task."""
-    text = (Path(__file__).parent / "site" / "limitations.md").read_text(encoding="utf-8")
+    text = (ROOT / "btlib" / "site" / "limitations.md").read_text(encoding="utf-8")
     wanted = ["The data", "The task"] if source == "figshare" else ["The task"]
     parts = (re.search(rf"^## {w}\n\n(.*?)(?=^## )", text, re.M | re.S) for w in wanted)
     bullets = [bullet for part in parts for bullet in part[1].strip().splitlines()]

@@ -20,10 +20,12 @@ import pandas as pd
 import psutil
 import yaml
 
-from btlib import DataError, __version__, files, runs, tables
+from btlib import DataError, __version__, files
+from btlib.fitting import runs
 from btlib.params import Study
+from btlib.study import tables
 
-SITE = Path(__file__).resolve().parent / "site"
+SITE = Path(__file__).resolve().parent
 MADE_UP = "Made-up slices (phantoms): says nothing about patients."
 PERCENT = "\N{NO-BREAK SPACE}%"
 ROWS = 50
@@ -199,7 +201,7 @@ def _notebooks(profile: str) -> dict[str, nbformat.NotebookNode]:
 
 
 def _data(study: Study) -> list[dict]:
-    from btlib import datasets
+    from btlib.data import datasets
 
     sets = [("data", study.data, None), ("external", study.external, study.data)]
     found = []
@@ -219,7 +221,7 @@ def _data(study: Study) -> list[dict]:
 
 
 def _fits(study: Study) -> list[dict]:
-    from btlib import datasets
+    from btlib.data import datasets
 
     plan = runs.plan(study, datasets.fingerprint(study.data)).drop_duplicates("id")
     return [{"id": f.id, **runs.Run(f).provenance()} for f in plan["fit"] if runs.load(f)]

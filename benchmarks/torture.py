@@ -1,4 +1,4 @@
-"""Faults, hostile input and the same numbers twice: `python tests/torture.py [LINE ...] --seed N`.
+"""Faults, hostile input and the same numbers twice: `python benchmarks/torture.py [LINE ...] --seed N`.
 
 Each line of reports/reliability.md is one function here; it returns figures, each with what is allowed. Rows of the lines
 that ran replace those lines in reports/reliability.csv, and the Markdown is written from that. `make test` runs short
@@ -33,11 +33,12 @@ import yaml
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # this file is run by its path
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # this file is run by its path, and fits the toy model of the tests
 
-from fuzzing import MEMORY_MB, SECONDS, figure, fuzz, peak_mb, slice_picture, write_hdf5  # noqa: E402
-
-from btlib import DataError, ParamsError, files, params, preprocessing, runs  # noqa: E402
+from benchmarks.fuzzing import MEMORY_MB, SECONDS, figure, fuzz, peak_mb, slice_picture, write_hdf5  # noqa: E402
+from btlib import DataError, ParamsError, files, params  # noqa: E402
+from btlib.data import preprocessing  # noqa: E402
+from btlib.fitting import runs  # noqa: E402
 
 COLUMNS = ["line", "measured", "value", "allowed", "holds", "seed", "more", "commit", "hardware"]
 
@@ -66,7 +67,8 @@ def toy_fit(seed: int = 0):
     """The study and one fit of a toy backbone: a head stage, then four epochs with averaged weights and patience."""
     import conftest
 
-    from btlib import datasets, models
+    from btlib.data import datasets
+    from btlib.models import registry as models
 
     models.REGISTRY["toy"] = conftest.TOY
     study = conftest.shrunk()
@@ -81,7 +83,7 @@ def toy_fit(seed: int = 0):
 
 def _fit_toy(home: str, seed: int, begun=None) -> None:
     os.environ["BTLIB_HOME"] = home
-    from btlib import training
+    from btlib.fitting import training
 
     study, fit = toy_fit(seed)
     if begun is not None:
@@ -92,7 +94,7 @@ def _fit_toy(home: str, seed: int, begun=None) -> None:
 def _ready() -> multiprocessing.context.BaseContext:
     """Processes that have TensorFlow imported already, and share nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torture", "btlib.training", "conftest"])
+    context.set_forkserver_preload(["benchmarks.torture", "btlib.fitting.training", "conftest"])
     return context
 
 
@@ -532,7 +534,7 @@ def random_never():
 
 def hostile_slices(root: Path) -> dict:
     """Attacks on the reader of slices: name to what is to be read."""
-    from btlib import figshare
+    from btlib.data import figshare
 
     good = _good_slice(root / "good.mat")
 
@@ -589,7 +591,7 @@ def hostile_pictures(root: Path) -> dict:
     """Attacks on the reader of class folders."""
     from PIL import Image
 
-    from btlib import folders
+    from btlib.data import folders
 
     def case(name, make):
         folder = root / name
@@ -619,7 +621,9 @@ def hostile_models(root: Path) -> dict:
     """Attacks by a fitted model that was brought here, a weight pickle, a state and a parameter file."""
     import keras
 
-    from btlib import datasets, training, weights
+    from btlib.data import datasets
+    from btlib.fitting import training
+    from btlib.models import weights
 
     command = f"touch {root}/pwned"
 
@@ -721,7 +725,7 @@ def hostile_models(root: Path) -> dict:
 
 def hostile_downloads(root: Path) -> tuple[dict, object]:
     """A publisher's server that lies: a wrong checksum, and a name that climbs out."""
-    from btlib import figshare
+    from btlib.data import figshare
 
     os.environ["NO_PROXY"] = "127.0.0.1"
 
@@ -760,7 +764,7 @@ def shell_names(root: Path) -> dict:
     python.chmod(0o755)
     study = tiny()
     os.environ["BTLIB_HOME"] = str(home)
-    from btlib import phantom
+    from btlib.data import phantom
 
     phantom.generate(root / "made", study.data.phantom, None)
     folder = home / "data" / "$(touch pwned); `touch pwned`"
@@ -866,7 +870,7 @@ def _earlier(home: Path) -> dict[str, str]:
     import matplotlib
 
     matplotlib.use("Agg")
-    from btlib import tables
+    from btlib.study import tables
 
     os.environ["BTLIB_HOME"] = str(home)
     _fit_toy(str(home), 0)
@@ -895,7 +899,9 @@ def checksums(home: Path) -> dict[str, str]:
 
 def _writes(home: Path) -> dict:
     """Everything that writes a result, each anew or over an earlier one."""
-    from btlib import datasets, phantom, tables, training
+    from btlib.data import datasets, phantom
+    from btlib.fitting import training
+    from btlib.study import tables
 
     study, other = toy_fit(1)
     how = study.preprocessing.model_copy(update={"image_size": 96})
@@ -1020,7 +1026,8 @@ def _disk_rows(title: str, found: dict) -> list[dict]:
 
 
 def _unread() -> list[str]:
-    from btlib import datasets, training
+    from btlib.data import datasets
+    from btlib.fitting import training
 
     study, fit = toy_fit(0)
     reads = {
@@ -1054,7 +1061,8 @@ def disk(seed: int, n: int = len(ROOMS)) -> list[dict]:
 
 def _memory(home: str, count: int, pipe) -> None:
     os.environ["BTLIB_HOME"] = home
-    from btlib import datasets, training
+    from btlib.data import datasets
+    from btlib.fitting import training
 
     study = params.load("figshare")
     import keras  # noqa: F401 - in the peak from the start
@@ -1136,7 +1144,8 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
 
     "anew": made again beside or in place of the old; "refused": an error of btlib's own that names the file; "loaded".
     """
-    from btlib import datasets, phantom, training
+    from btlib.data import datasets, phantom
+    from btlib.fitting import training
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as undo:
         home = Path(folder)
@@ -1191,7 +1200,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
             np.savez(partial / "state.npz", **arrays)
 
         def resume():
-            from btlib import models
+            from btlib.models import registry as models
 
             other = toy_fit(5)[1]
             with runs.claim(other) as partial:
@@ -1316,7 +1325,7 @@ def markdown(table: pd.DataFrame) -> str:
     text = [
         "# Reliability\n\nWritten by `make torture`, from reliability.csv; made-up slices throughout. `make test` runs short "
         "versions.\nThe tiny study (profile torture) is the quick profile shrunk to 48 slices and one fit of one epoch (`tiny` in "
-        "tests/torture.py).\nA line is repeated alone by the command under it; a figure without a bound is told and not judged.\n"
+        "benchmarks/torture.py).\nA line is repeated alone by the command under it; a figure without a bound is told and not judged.\n"
     ]
     for line, (title, function) in LINES.items():
         rows = table[table["line"] == line]

@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import laplace
 
-from btlib import CLASSES, NO_TUMOR, datasets, metrics, overlap, params, results, runs, training
-from btlib import manifest as manifests
+from btlib import CLASSES, NO_TUMOR, params
+from btlib.data import datasets
+from btlib.data import manifest as manifests
+from btlib.fitting import runs, training
+from btlib.scores import metrics, overlap
+from btlib.study import results
 
 PARTS = ("all", "overlapping", "held_out_copies", "clean")
 """All external tumour slices; those with a source in training; those with sources held out only; those with none."""
@@ -21,7 +25,7 @@ CROSS_DATASET = (
     *("slices", "augmentation", "n", *(f"n_{c}" for c in CLASSES)),
     *(f"{score}{end}" for score in SCORES for end in ("", "_low", "_high")),
 )
-CHECKED = Path(__file__).resolve().parent.parent / "tests" / "data" / "overlap_checked.csv"
+CHECKED = Path(__file__).resolve().parent / "overlap_checked.csv"
 """Pairs of the real sets that were looked at by eye: sample, external path, source's image_id, whether it is a copy."""
 MEASURES = {
     "width": "width (pixels)",

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from btlib import CLASSES, NO_TUMOR, DataError, figshare, params
+from btlib import CLASSES, NO_TUMOR, DataError, params
+from btlib.data import figshare
 
 VERSION = 1
 """Part of every marker: phantoms of another version are made anew."""

@@ -11,19 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from btlib import (
-    CLASSES,
-    DataError,
-    figshare,
-    figures,
-    files,
-    folders,
-    gradcam,
-    metrics,
-    preprocessing,
-    publish,
-    training,
-)
+from btlib import CLASSES, DataError, files
+from btlib.data import figshare, folders, preprocessing
+from btlib.deploy import publish
+from btlib.figures import draw as figures
+from btlib.fitting import training
+from btlib.scores import gradcam, metrics
 
 DICOM, NIFTI, MATLAB = (".dcm", ".dicom"), (".nii", ".nii.gz"), (".mat",)
 ENDINGS = (*folders.ENDINGS, *DICOM, *NIFTI, *MATLAB)

@@ -13,8 +13,9 @@ import pandas as pd
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from btlib import DataError, figshare, files, folders, home, params, phantom, preprocessing, watched
-from btlib import manifest as manifests
+from btlib import DataError, files, home, params, watched
+from btlib.data import figshare, folders, phantom, preprocessing
+from btlib.data import manifest as manifests
 
 TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "mask_area": int}
 
@@ -71,7 +72,7 @@ def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.Da
         copies_from: as for `load`.
 
     Returns:
-        A manifest (`btlib.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason.
+        A manifest (`btlib.data.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason.
 
     Raises:
         DataError: the data are not there or cannot be used.

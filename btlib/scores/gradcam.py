@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage, special, stats
 
-from btlib import CLASSES, DataError, metrics, models, params, runs
-from btlib.datasets import Dataset
+from btlib import CLASSES, DataError, params
+from btlib.data.datasets import Dataset
+from btlib.fitting import runs
+from btlib.models import registry as models
+from btlib.scores import metrics
 
 SCORECAM_CHANNELS = 32
 """Score-CAM tries this many channels, those that vary most over the slice (Faster Score-CAM), not all of them."""

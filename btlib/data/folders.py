@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from btlib import DataError, files
-from btlib import manifest as manifests
+from btlib.data import manifest as manifests
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 PARTS = {

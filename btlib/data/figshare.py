@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError, files, preprocessing, watched
-from btlib import manifest as manifests
+from btlib import CLASSES, DataError, files, watched
+from btlib.data import manifest as manifests
+from btlib.data import preprocessing
 
 ARTICLE = 1512427
 FOLDS = "cvind.mat"
@@ -55,7 +56,7 @@ def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
             path and reason, in the table's `attrs["skipped"]`.
 
     Returns:
-        A manifest (`btlib.manifest.COLUMNS`); `path` is relative to `path`, "a.zip/1.mat" for a member of a zip file.
+        A manifest (`btlib.data.manifest.COLUMNS`); `path` is relative to `path`, "a.zip/1.mat" for a member of a zip file.
 
     Raises:
         DataError: the folder is missing, holds no slices, or a slice cannot be used.

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, datasets, overlap, params, preprocessing, splits
+from btlib import CLASSES, NO_TUMOR, params
+from btlib.data import datasets, preprocessing, splits
+from btlib.scores import overlap
 
 SAMPLE = 300
 """How many slices, taken evenly, intensities are measured on."""

@@ -102,7 +102,7 @@ def measure(model) -> dict[str, float]:
     import keras
     import numpy as np
 
-    from btlib import learners
+    from btlib.models import layers as learners
 
     size = model.input_shape[1]
     if size is None:
@@ -150,7 +150,7 @@ def table(names: list[str], image_size: int, precisions: list[str], head: Head) 
 
     Used by `make bench` and notebooks 03 and 07.
     """
-    from btlib import models
+    from btlib.models import registry as models
 
     for name in names:
         models.check(name, image_size, pretrained=False)
@@ -162,7 +162,7 @@ def _measured(name: str, image_size: int, precision: str, head: Head) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "row.json"
         task = {"name": name, "image_size": image_size, "precision": precision, "head": head.model_dump()}
-        program = "import sys; from btlib import cost; cost._measure_here(*sys.argv[1:])"
+        program = "import sys; from btlib.models import cost; cost._measure_here(*sys.argv[1:])"
         command = [sys.executable, "-c", program, json.dumps(task), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode or not answer.exists():
@@ -173,7 +173,7 @@ def _measured(name: str, image_size: int, precision: str, head: Head) -> dict:
 def _measure_here(task: str, answer: str) -> None:
     import keras
 
-    from btlib import models
+    from btlib.models import registry as models
 
     wanted = json.loads(task)
     keras.config.set_dtype_policy(wanted["precision"])

@@ -55,6 +55,8 @@ def make(
         tested = _folds(label, unit, split.folds, seed, protocol) == fold
     role = np.where(tested, "test", "train").astype(object)
     rest = np.flatnonzero(~tested)
+    if not split.validation_fraction:
+        return pd.DataFrame({"image_id": table["image_id"].to_numpy(), "role": role})
     fraction = min(0.5, split.validation_fraction * len(label) / len(rest))
     # A stream of its own: validation slices must not depend on how the test slices were drawn.
     role[rest[_take(label[rest], unit[rest], fraction, seed + 7919 * (fold + 1), protocol)]] = "validation"

@@ -15,7 +15,9 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from btlib import CLASSES, DataError, files, home, models, params, splits
+from btlib import CLASSES, DataError, files, home, params
+from btlib.data import splits
+from btlib.models import registry as models
 
 VERSION = 2
 """Raised when the code that fits changes what a fit gives: a run of another version is never taken for this one's."""
@@ -164,7 +166,7 @@ def outlook_in_words(table: pd.DataFrame) -> str:
     if len(todo) > (unknown := int(todo["minutes"].isna().sum())):
         text += f": {todo['minutes'].sum() / 60:.1f} hours one after the other"
     if unknown:
-        text += f"; {unknown} of models never timed here (`python -m btlib bench cost` times them)"
+        text += f"; {unknown} of models never timed here (`python -m benchmarks bench cost` times them)"
     return text
 
 
@@ -358,7 +360,7 @@ def commit() -> str:
     """Return the commit that the code is at, with "+changes" where files differ from it; "unknown" outside git."""
     if "BTLIB_COMMIT" in os.environ:
         return os.environ["BTLIB_COMMIT"]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
 
     def git(*words):
         return subprocess.run(

@@ -10,21 +10,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import (
-    DataError,
-    cost,
-    datasets,
-    distribution,
-    erasing,
-    files,
-    learners,
-    models,
-    params,
-    runs,
-    splits,
-    watched,
-    weights,
-)
+from btlib import DataError, files, params, watched
+from btlib.data import datasets, erasing, splits
+from btlib.fitting import distribution, runs
+from btlib.models import cost, weights
+from btlib.models import layers as learners
+from btlib.models import registry as models
 
 
 def prepare(study: params.Study) -> datasets.Dataset:
@@ -154,7 +145,9 @@ def fit_split(
     seconds = state.seconds + time.monotonic() - started
     facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "devices": devices}
     facts |= counts | {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
-    return runs.finish(wanted, folder, facts | machine)
+    run = runs.finish(wanted, folder, facts | machine)
+    (run.folder / state.path.name).unlink()  # last: whatever fails before, the epochs are not lost
+    return run
 
 
 def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
@@ -475,9 +468,6 @@ class _State:
         self.best = None
         self.save(stage + 1, 0)
         self.extra = {}
-
-    def remove(self):
-        self.path.unlink(missing_ok=True)
 
 
 def _train_head(wanted, model, data, parts, state, number, stage):

@@ -1,4 +1,4 @@
-"""Mutated slices, pictures and parameter files, and a process that reads them: for tests/torture.py and its short versions."""
+"""Mutated slices, pictures and parameter files, and a process that reads them: for benchmarks/torture.py and its short versions."""
 
 import contextlib
 import io
@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from btlib import DataError, ParamsError, params, preprocessing
+from btlib import DataError, ParamsError, params
+from btlib.data import preprocessing
 
 MEMORY_MB = 2000
 SECONDS = 5
@@ -337,7 +338,7 @@ def _restructure(file, key: str, value: np.ndarray, rng) -> str:
 
 def read_mat(folder: Path) -> None:
     """What a study does with a folder of slices: list, read, prepare, ask for the author's folds."""
-    from btlib import figshare
+    from btlib.data import figshare
 
     figshare.folds(folder)
     for name in figshare.manifest(folder)["path"]:
@@ -407,7 +408,7 @@ def _rechunk(data: bytes, rng) -> tuple[bytes, str]:
 
 def read_picture(folder: Path) -> None:
     """What a study does with class folders of pictures: list, read, prepare."""
-    from btlib import folders
+    from btlib.data import folders
 
     for name in folders.manifest(folder, {"glioma_tumor": "glioma"})["path"]:
         preprocessing.prepare(*folders.read(folder, name), HOW)

@@ -5,7 +5,9 @@ import os
 
 import pandas as pd
 
-from btlib import CLASSES, DataError, figures, gradcam
+from btlib import CLASSES, DataError
+from btlib.figures import draw as figures
+from btlib.scores import gradcam
 
 
 def attended() -> bool:

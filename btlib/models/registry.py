@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from btlib import ParamsError, weights
+from btlib import ParamsError
+from btlib.models import weights
 
 Scaling = tuple[float | list[float], float | list[float]]
 _UNIT: Scaling = (1 / 127.5, -1.0)
