@@ -1,5 +1,6 @@
 """The project's own files: in step with each other, and free of what does not belong into them."""
 
+import ast
 import json
 import re
 import subprocess
@@ -105,3 +106,27 @@ def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
     code += "print({'tensorflow', 'keras', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("set()")
+
+
+ROOMS = ("files", "models", "params", "data", "fitting", "scores", "study", "figures", "site", "deploy")
+
+
+def rooms_entered(room):
+    """Rooms whose modules a room imports, wherever in a module it does so."""
+    files = [ROOT / "btlib" / f"{room}.py", *(ROOT / "btlib" / room).glob("*.py")]
+    nodes = [n for f in files if f.exists() for n in ast.walk(ast.parse(f.read_text()))]
+    named = [f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names]
+    named += [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    assert not [name for name in named if name.startswith("benchmarks")], "the library stands without its benchmarks"
+    return {name.split(".")[1] for name in named if name.startswith("btlib.")} & set(ROOMS) - {room}
+
+
+def test_a_room_imports_only_rooms_before_it_and_no_house_has_more_than_eight_floors():
+    here = {p.stem for p in (ROOT / "btlib").iterdir() if (p / "__init__.py").exists() or p.suffix == ".py"}
+    assert here - {"__init__", "__main__"} == set(ROOMS)
+    floor = {}
+    for room in ROOMS:
+        entered = rooms_entered(room)
+        assert entered <= set(floor), f"{room} imports {entered - set(floor)}, which come after it"
+        floor[room] = 1 + max((floor[r] for r in entered), default=0)
+    assert max(floor.values()) <= 8
