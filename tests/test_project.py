@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import params
+from btlib import files, params
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -113,8 +113,8 @@ ROOMS = ("files", "models", "params", "data", "fitting", "scores", "study", "fig
 
 def rooms_entered(room):
     """Rooms whose modules a room imports, wherever in a module it does so."""
-    files = [ROOT / "btlib" / f"{room}.py", *(ROOT / "btlib" / room).glob("*.py")]
-    nodes = [n for f in files if f.exists() for n in ast.walk(ast.parse(f.read_text()))]
+    modules = [ROOT / "btlib" / f"{room}.py", *(ROOT / "btlib" / room).glob("*.py")]
+    nodes = [n for m in modules if m.exists() for n in ast.walk(ast.parse(m.read_text()))]
     named = [f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names]
     named += [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
     assert not [name for name in named if name.startswith("benchmarks")], "the library stands without its benchmarks"
@@ -130,3 +130,45 @@ def test_a_room_imports_only_rooms_before_it_and_no_house_has_more_than_eight_fl
         assert entered <= set(floor), f"{room} imports {entered - set(floor)}, which come after it"
         floor[room] = 1 + max((floor[r] for r in entered), default=0)
     assert max(floor.values()) <= 8
+
+
+def test_a_notebook_reaches_what_it_imports_and_what_that_imports(tmp_path):
+    house = {
+        "btlib/__init__.py": "",
+        "btlib/a/__init__.py": "",
+        "btlib/a/one.py": "import json\ndef later():\n    from btlib.b import two",
+        "btlib/a/table.csv": "x",
+        "btlib/a/unused.py": "",
+        "btlib/b/__init__.py": "",
+        "btlib/b/two.py": "import btlib.c",
+        "btlib/c.py": "import os",
+        "btlib/d/__init__.py": "",
+        "btlib/d/notes.csv": "x",
+    }
+    for name, text in house.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    notebook = tmp_path / "n.ipynb"
+    cells = [
+        ("markdown", "from btlib import d"),
+        ("code", "%time\nfrom btlib.a import one"),
+        ("code", "!ls\none.later()"),
+    ]
+    notebook.write_text(json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]}))
+    unreached = {"btlib/a/unused.py", "btlib/d/__init__.py", "btlib/d/notes.csv"}
+    expected = {"n.ipynb", *house} - unreached
+    assert {str(p.relative_to(tmp_path)) for p in files.reached(notebook, root=tmp_path)} == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "redone"),
+    [
+        ("benchmarks/bench.py", set()),
+        ("btlib/site/build.py", set()),
+        ("btlib/deploy/predict.py", set()),
+        ("btlib/scores/gradcam.py", {"05_gradcam"}),
+        ("btlib/params.py", {n.stem for n in NOTEBOOKS}),
+    ],
+)
+def test_a_changed_line_redoes_the_notebooks_that_reach_it(changed, redone):
+    assert {n.stem for n in NOTEBOOKS if ROOT / changed in files.reached(n, root=ROOT)} == redone
