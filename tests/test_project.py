@@ -124,6 +124,7 @@ def rooms_entered(room):
 def test_a_room_imports_only_rooms_before_it_and_no_house_has_more_than_eight_floors():
     here = {p.stem for p in (ROOT / "btlib").iterdir() if (p / "__init__.py").exists() or p.suffix == ".py"}
     assert here - {"__init__", "__main__"} == set(ROOMS)
+    assert tuple(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().split("## btlib")[1], re.M)) == ROOMS
     floor = {}
     for room in ROOMS:
         entered = rooms_entered(room)
