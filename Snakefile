@@ -4,7 +4,8 @@
 #     snakemake --cores all --configfile params/figshare.yaml
 #
 # A fit's folder is named by a hash of all that it depends on, so a changed number asks for other folders, and only
-# for those. A notebook runs again when its source, the code, its sections of the parameter file or its fits change.
+# for those. A notebook runs again when its source, a module that it imports, directly or not, its sections of the
+# parameter file or its fits change.
 
 import hashlib
 import json
@@ -28,7 +29,11 @@ workdir: str(home())
 
 REPORT = f"reports/{study.profile}"
 PARAMETERS = f"{REPORT}/parameters.yaml"
-CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").rglob("*.py")))).hexdigest()
+
+
+def code(*sources):
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files.reached(*sources, root=ROOT))).hexdigest()
+
 
 main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
@@ -57,7 +62,7 @@ rule report:
     output:
         f"{REPORT}/html/index.html",
     params:
-        code=CODE,
+        code=code(*sorted((ROOT / "btlib" / "site").glob("*.py"))),
     shell:
         "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 
@@ -85,7 +90,7 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             f"{REPORT}/notebooks/{notebook}.ipynb",
         params:
             sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
-            code=CODE,
+            code=code(ROOT / "notebooks" / f"{notebook}.ipynb"),
             attempt=f"{REPORT}/notebooks/.{notebook}",
         log:
             f"{REPORT}/notebooks/.{notebook}.log",

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from benchmarks import cost
 from btlib import CLASSES, files, home, params
 from btlib.data import datasets, figshare, preprocessing, splits
 from btlib.fitting import runs
-from btlib.models import cost
 from btlib.models import registry as models
 from btlib.scores import gradcam, overlap
 

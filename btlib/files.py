@@ -1,6 +1,9 @@
 """Files that are whole or not there, and many of them at a time: every writer of the study goes through here."""
 
+import ast
+import functools
 import glob
+import json
 import os
 import platform
 import shutil
@@ -85,6 +88,57 @@ def spread(function: Callable, items: Sequence, share: int = 150) -> Iterator:
     with joblib.Parallel(processes, return_as="generator", batch_size=16) as work:
         for first in range(0, len(items), AHEAD):  # results wait in memory for a slow reader; so many at most
             yield from work(joblib.delayed(function)(item) for item in items[first : first + AHEAD])
+
+
+def reached(*sources: Path, root: Path) -> list[Path]:
+    """Return the files that decide what programs or notebooks do: themselves, and what they import of btlib.
+
+    Args:
+        sources: .py and .ipynb files.
+        root: the folder that holds btlib.
+
+    Returns:
+        The sources; each file of btlib that one of them imports, directly or not, at its top or within a function; and
+        files of other kinds beside those (tables, styles), as modules read them. Sorted.
+
+    Raises:
+        SyntaxError: a source or an imported file is no Python.
+
+    Used by the Snakefile, which runs a notebook again when one of these changes.
+    """
+    files, waiting = set(), list(sources)
+    while waiting:
+        path = waiting.pop()
+        if path not in files:
+            files.add(path)
+            waiting += [m for name in _imports(_program(path)) for m in _modules(name, root)]
+    rooms = {f.parent for f in files if root / "btlib" in f.parents}
+    beside = {p for room in rooms for p in room.iterdir() if p.is_file() and p.suffix != ".py"}
+    return sorted(files | {p for p in beside if not p.name.startswith(".")})
+
+
+def _program(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    from IPython.core.inputtransformer2 import TransformerManager  # so that magics are Python too
+
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    return "\n".join(TransformerManager().transform_cell("".join(c["source"])) for c in cells)
+
+
+@functools.cache
+def _imports(program: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(program)))
+    named = {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+    return named | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+
+
+def _modules(name: str, root: Path) -> list[Path]:
+    """The files that importing a dotted name of btlib runs: each package on the way, and the module."""
+    parts = name.split(".") if name.split(".")[0] == "btlib" else []
+    places = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    return [f for p in places for f in (p / "__init__.py", p.with_suffix(".py")) if f.is_file()]
 
 
 def _umask() -> int:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from benchmarks import cost
 from btlib import DataError, ParamsError
-from btlib.models import cost
+from btlib.models import counts
 from btlib.params import Head
 
 HEAD = Head(pooling="gap", dropout=0.2, dense=0)
@@ -38,7 +39,7 @@ def chain(shape, *parts):
     ],
 )
 def test_macs_of_one_layer_by_hand(shape, layer, expected):
-    assert cost.macs(chain(shape, layer)) == expected
+    assert counts.macs(chain(shape, layer)) == expected
 
 
 def test_macs_of_attention_by_hand():
@@ -47,20 +48,20 @@ def test_macs_of_attention_by_hand():
     model = keras.Model(start, layers.MultiHeadAttention(heads, depth)(start, start))
     projections = 4 * tokens * width * heads * depth
     products = 2 * tokens * tokens * heads * depth
-    assert cost.macs(model) == projections + products
+    assert counts.macs(model) == projections + products
 
 
 def test_macs_enter_a_nested_model_and_add_up():
     inner = chain((8, 8, 3), layers.Conv2D(4, 3, padding="same"))
     outer = chain((8, 8, 3), inner, layers.Flatten(), layers.Dense(2))
-    assert cost.macs(outer) == 8 * 8 * 27 * 4 + 8 * 8 * 4 * 2
+    assert counts.macs(outer) == 8 * 8 * 27 * 4 + 8 * 8 * 4 * 2
 
 
 def test_macs_refuse_what_they_cannot_count():
     with pytest.raises(DataError, match="cannot count a Conv2DTranspose"):
-        cost.macs(chain((8, 8, 3), layers.Conv2DTranspose(4, 3)))
+        counts.macs(chain((8, 8, 3), layers.Conv2DTranspose(4, 3)))
     with pytest.raises(DataError, match="not fixed"):
-        cost.macs(chain((None, None, 3), layers.Conv2D(4, 3)))
+        counts.macs(chain((None, None, 3), layers.Conv2D(4, 3)))
 
 
 def lite0():
@@ -95,7 +96,7 @@ def vit(size, **sizes):
     ids=["efficientnet_b0", "vgg16", "resnet152v2", "vit_b16", "efficientnet_lite0"],
 )
 def test_macs_at_224_agree_with_published_figures(make, published, tolerance):
-    assert cost.macs(make()) == pytest.approx(published, rel=tolerance)
+    assert counts.macs(make()) == pytest.approx(published, rel=tolerance)
 
 
 def test_macs_of_a_transformer_are_the_same_in_one_layer_and_block_by_block():
@@ -103,19 +104,19 @@ def test_macs_of_a_transformer_are_the_same_in_one_layer_and_block_by_block():
     # Four patches and the class token; per block four projections, two layers of the MLP, two products of tokens.
     tokens = 4 + 1
     block = tokens * (4 * 12 * 12 + 2 * 12 * 20) + 2 * tokens * tokens * 12
-    assert cost.macs(body) == 4 * 16 * 16 * 3 * 12 + 2 * block
+    assert counts.macs(body) == 4 * 16 * 16 * 3 * 12 + 2 * block
     x = body.get_layer("vit_patching_and_embedding").output
     for part in body.get_layer("vit_encoder").encoder_layers:
         x = part(x)
-    assert cost.macs(keras.Model(body.input, x)) == cost.macs(body)
+    assert counts.macs(keras.Model(body.input, x)) == counts.macs(body)
 
 
 def test_parameters_by_hand():
     model = chain((8, 8, 3), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(2))
     # Kernel and bias; scale, shift and two statistics a channel; 6 x 6 x 4 to 2 and bias.
-    assert cost.parameters(model) == (112 + 16 + 290, 112 + 8 + 290)
+    assert counts.parameters(model) == (112 + 16 + 290, 112 + 8 + 290)
     model.layers[1].trainable = False
-    assert cost.parameters(model) == (112 + 16 + 290, 8 + 290)
+    assert counts.parameters(model) == (112 + 16 + 290, 8 + 290)
 
 
 def test_median_leaves_out_warm_up_and_repeats_within_its_budget():
@@ -157,7 +158,7 @@ def test_measure_a_tiny_model():
 
 def test_table_measures_in_another_process():
     table = cost.table(["vgg16"], 32, ["mixed_bfloat16"], HEAD)
-    assert list(table.columns) == list(cost.COLUMNS)
+    assert list(table.columns) == list(counts.COLUMNS)
     row = table.iloc[0]
     assert (row["model"], row["precision"], row["image_size"]) == ("vgg16", "mixed_bfloat16", 32)
     # VGG16 without its top has 14,714,688 parameters, and logits from 512 channels 1,539.

@@ -132,7 +132,7 @@ def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) 
     Args:
         plan: what `plan` returned.
         slices: of the data set.
-        costs: reports/cost.csv (`cost.table`), where it was made.
+        costs: reports/cost.csv (`benchmarks.cost.table`), where it was made.
 
     Returns:
         id, fit (its title), state ("done" or "to do"), minutes, by. Minutes are "measured" for a done one. For one to do
@@ -369,7 +369,9 @@ def commit() -> str:
 
     try:
         return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "btlib", "params", "notebooks") else ""
+            "+changes"
+            if git("status", "--porcelain", "btlib", "benchmarks", "params", "notebooks", "Snakefile")
+            else ""
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 from btlib import DataError, files, params, watched
 from btlib.data import datasets, erasing, splits
 from btlib.fitting import distribution, runs
-from btlib.models import cost, weights
+from btlib.models import counts as cost
 from btlib.models import layers as learners
 from btlib.models import registry as models
+from btlib.models import weights
 
 
 def prepare(study: params.Study) -> datasets.Dataset:

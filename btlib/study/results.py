@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from btlib import CLASSES, DataError, files, home, params
 from btlib.data import datasets, splits
 from btlib.fitting import runs, training
-from btlib.models import cost
+from btlib.models import counts
 from btlib.scores import metrics
 from btlib.study import tables
 
@@ -488,12 +488,12 @@ def costs(study: params.Study) -> pd.DataFrame:
     """Return cost.csv: what the study's models cost in time and memory, as `make bench` last measured it.
 
     Returns:
-        The rows of reports/cost.csv (`cost.table`, hardware, commit) of the proposed model and the baselines; none where
+        The rows of reports/cost.csv (`benchmarks.cost.table`, hardware, commit) of the proposed model and the baselines; none where
         it was not measured. Notebook 07.
     """
     path = home() / "reports" / "cost.csv"
     if not path.exists():
-        return pd.DataFrame(columns=[*cost.COLUMNS, "hardware", "commit"])
+        return pd.DataFrame(columns=[*counts.COLUMNS, "hardware", "commit"])
     table = pd.read_csv(path)
     names = {m.model for m in [study.proposed, *study.baselines]}
     return table[table["model"].isin(names)].reset_index(drop=True)

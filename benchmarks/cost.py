@@ -1,7 +1,6 @@
-"""What a model costs: parameters, multiply-adds, size on disk, time and memory."""
+"""What a model costs on this machine: size on disk, time and memory, beside its counts."""
 
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -13,71 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from btlib import CLASSES, DataError
+from btlib.models import counts
 from btlib.params import Head
 
+ROOT = Path(__file__).resolve().parent.parent
 BATCH = 32
 """Slices a step when throughput, memory and fit time are measured."""
-
-COLUMNS = (
-    *("model", "precision", "image_size", "parameters", "trainable", "macs", "file_mb"),
-    *("latency_ms", "throughput_per_s", "peak_mb", "fit_seconds_per_100"),
-)
-
-_POSITIONAL = ("Conv2D", "DepthwiseConv2D", "Dense", "MultiHeadAttention", "ViTEncoderBlock", "ViTEncoder")
-
-
-def parameters(model) -> tuple[int, int]:
-    """Count a model's weights: all of them, BatchNorm's statistics included, and those that a fit may change.
-
-    Args:
-        model: keras.Model.
-
-    Used by notebooks 03 and 07.
-    """
-    return int(model.count_params()), sum(math.prod(w.shape) for w in model.trainable_weights)
-
-
-def macs(model) -> int:
-    """Count the multiply-adds of one slice's forward pass, layer by layer, from the shapes in the graph.
-
-    Counted: convolutions, dense layers, attention with its two products of tokens by tokens. Left out, as in published
-    counts: biases, normalisation, activations, pooling. Papers often call these figures FLOPs.
-
-    Args:
-        model: functional keras.Model with fixed input height and width; nested models are entered.
-
-    Raises:
-        DataError: an input or a layer has no fixed size, or a layer with kernels is of a kind that this does not know.
-
-    Source: Tan, Le, "EfficientNet", ICML 2019, table 2 (0.39 billion for B0). Used by notebooks 03 and 07.
-    """
-    return sum(_layer_macs(layer) for layer in model.layers)
-
-
-def _layer_macs(layer) -> int:
-    if hasattr(layer, "layers"):
-        return macs(layer)
-    # A kernel is applied once at every place of the output; what is no matrix product has no kernel.
-    kernels = sum(math.prod(w.shape) for w in layer.weights if w.name == "kernel")
-    if not kernels:
-        return 0
-    kind = type(layer).__name__
-    if kind == "ViTPatchingAndEmbedding":
-        return layer.num_patches * kernels
-    if kind not in _POSITIONAL:
-        raise DataError(f"layer {layer.name}: cannot count a {kind}; allowed: {', '.join(_POSITIONAL)}")
-    first = getattr(layer, "data_format", None) == "channels_first"
-    places = layer.output.shape[2:] if first else layer.output.shape[1:-1]
-    if None in places:
-        raise DataError(
-            f"layer {layer.name}: output shape {layer.output.shape} is not fixed; give the model an input size"
-        )
-    total = math.prod(places) * kernels
-    for part in layer._flatten_layers():
-        if type(part).__name__ == "MultiHeadAttention":
-            # Each query meets each key, and the weights so found meet each value; queries are the tokens themselves.
-            total += 2 * places[0] ** 2 * part.num_heads * part.key_dim
-    return total
 
 
 def measure(model) -> dict[str, float]:
@@ -155,16 +95,16 @@ def table(names: list[str], image_size: int, precisions: list[str], head: Head) 
     for name in names:
         models.check(name, image_size, pretrained=False)
     rows = [_measured(name, image_size, precision, head) for name in names for precision in precisions]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=counts.COLUMNS)
 
 
 def _measured(name: str, image_size: int, precision: str, head: Head) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "row.json"
         task = {"name": name, "image_size": image_size, "precision": precision, "head": head.model_dump()}
-        program = "import sys; from btlib.models import cost; cost._measure_here(*sys.argv[1:])"
+        program = "import sys; from benchmarks import cost; cost._measure_here(*sys.argv[1:])"
         command = [sys.executable, "-c", program, json.dumps(task), str(answer)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, check=False)
         if done.returncode or not answer.exists():
             raise RuntimeError(f"{name} in {precision}: measuring ended with {done.returncode}\n{done.stderr[-2000:]}")
         return json.loads(answer.read_text(encoding="utf-8"))
@@ -178,14 +118,14 @@ def _measure_here(task: str, answer: str) -> None:
     wanted = json.loads(task)
     keras.config.set_dtype_policy(wanted["precision"])
     model = models.build(wanted["name"], None, wanted["image_size"], Head(**wanted["head"]), seed=0)
-    total, trainable = parameters(model)
+    total, trainable = counts.parameters(model)
     row = {
         "model": wanted["name"],
         "precision": wanted["precision"],
         "image_size": wanted["image_size"],
         "parameters": total,
         "trainable": trainable,
-        "macs": macs(model),
+        "macs": counts.macs(model),
         **measure(model),
     }
     Path(answer).write_text(json.dumps(row), encoding="utf-8")
