@@ -20,7 +20,6 @@ from btlib import (
     CLASSES,
     cost,
     datasets,
-    figshare,
     files,
     gradcam,
     home,
@@ -189,7 +188,7 @@ def _floor(root: Path, paths) -> None:
     def one(path):
         with h5py.File.in_memory((root / path).read_bytes()) as file:
             dataset = file["cjdata"]["image"]
-            return dataset[()] if dataset.chunks is None else figshare.inflate(dataset, path, "image")
+            return dataset[()]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(one, paths):

@@ -48,7 +48,8 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     table = table[list(COLUMNS)].reset_index(drop=True)
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
-        raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice")
+        paths = ", ".join(table["path"][table["image_id"] == twice.iloc[0]])
+        raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice: {paths}")
     for column, allowed in (("label", (*CLASSES, NO_TUMOR)), ("plane", PLANES), ("part", PARTS)):
         wrong = table[~table[column].isin(allowed)]
         if len(wrong):
