@@ -53,7 +53,7 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
 
     Args:
         path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
-        labels: name of each class folder -> one of CLASSES, or NO_TUMOR.
+        labels: name of each class folder -> its class, in small letters, digits and _.
         unreadable: "error" stops at the first file of a class folder that cannot be decoded; "skip" leaves such files out
             and lists them, path and reason, in the table's `attrs["skipped"]`.
 
