@@ -203,7 +203,7 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         gap = (
             (np.nan,) * 3 if base is None or protocol == "image_holdout" else _gap(study, predictions, pd.concat(base))
         )
-        unit = splits.UNIT[protocol.split("_")[0]]
+        unit = splits.rule(protocol).column
         numbers = accuracy[["value", "low", "high"]]
         rows.append((protocol, seed, len(members), len(predictions), *numbers, *gap, unit))
     names = ("protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high")
