@@ -1,6 +1,6 @@
 """One name for the scores of the study: `classification`, `resampling` and `calibration`."""
 
-from btlib.calibration import (
+from btlib.calibration import (  # noqa: F401
     Scaling,
     accuracy_coverage,
     auroc,
@@ -12,8 +12,8 @@ from btlib.calibration import (
     reliability,
     temperature_by_folds,
 )
-from btlib.classification import confusion, intervals, roc, scores, softmax, support
-from btlib.resampling import (
+from btlib.classification import confusion, intervals, roc, scores, softmax, support  # noqa: F401
+from btlib.resampling import (  # noqa: F401
     Difference,
     Interval,
     McNemar,
@@ -26,10 +26,3 @@ from btlib.resampling import (
     verdict,
     wilson,
 )
-
-__all__ = [
-    *("Difference", "Interval", "McNemar", "Resamples", "Scaling"),
-    *("accuracy_coverage", "apart", "auroc", "brier", "compare", "confusion", "cross_fit", "ece", "fit_temperature"),
-    *("intervals", "known_scores", "mcnemar", "mean_interval", "reliability", "roc", "scores", "share", "softmax"),
-    *("support", "temperature_by_folds", "verdict", "wilson"),
-]
