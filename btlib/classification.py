@@ -162,7 +162,7 @@ def _weighted_scores(y, probabilities, classes, member, weights) -> dict[str, np
         of_class = {
             "precision": np.where(true > 0, right / np.maximum(told, 1), np.nan),
             "recall": right / true,
-            "specificity": 1 - (told - right) / (every - true),
+            "specificity": (every - true - told + right) / (every - true),
             "f1": np.where(true > 0, 2 * right / (true + told), np.nan),
             "auc": np.full(true.shape, np.nan),
         }

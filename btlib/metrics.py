@@ -14,6 +14,7 @@ from btlib.calibration import (  # noqa: F401
 )
 from btlib.classification import confusion, intervals, roc, scores, softmax, support  # noqa: F401
 from btlib.resampling import (  # noqa: F401
+    ALIKE,
     Difference,
     Interval,
     McNemar,
