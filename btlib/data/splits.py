@@ -167,8 +167,6 @@ def make(
 def _validation(label, unit, tested, protocol, fold, seed, split) -> np.ndarray:
     """Rows of the validation slices."""
     rest = np.flatnonzero(~tested)
-    if not split.validation_fraction:
-        return pd.DataFrame({"image_id": table["image_id"].to_numpy(), "role": role})
     fraction = min(0.5, split.validation_fraction * len(label) / len(rest))
     name = f"{protocol}, split.validation_fraction"
     # A stream of its own: validation slices must not depend on how the test slices were drawn.

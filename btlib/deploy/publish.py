@@ -253,7 +253,8 @@ def card(run: runs.Run, facts: Facts) -> str:
     y, logits, patients = results.truth(test)
     statistics = (study or params.load("figshare")).statistics
     p = metrics.softmax(logits)
-    scores = metrics.intervals(y, p, patients, statistics.bootstrap, statistics.level, fit.seed).set_index("score")
+    resamples = metrics.Resamples(patients, statistics.bootstrap, statistics.level, fit.seed)
+    scores = metrics.intervals(y, p, results.classes_of(test), resamples).set_index("score")
     wanted = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", *(f"recall_{c}" for c in CLASSES)]
     scores = scores.loc[[s for s in wanted if s in scores.index]]
     table = pd.DataFrame(
