@@ -274,27 +274,33 @@ def test_the_best_epochs_gain_is_over_the_last_of_its_stage_and_fits_are_pooled_
 
 def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home):
     given = study.model_dump()
-    given["recipes"]["guided"] = given["recipes"]["scratch"] | {"cam_loss": 2.0}
-    given["recipes"]["untaught"] = given["recipes"]["scratch"] | {"augment": False, "cam_loss": 0}
-    given["recipes"]["untaught"]["stages"] = [given["recipes"]["scratch"]["stages"][0] | {"learning_rate": 1e-9}]
-    given["ablation"] |= {"protocol": "image_holdout", "seeds": [0, 1], "recipe": ["guided", "untaught"]}
+    changes = [{"recipe.cam_loss": 2.0}, {"recipe.augment": False, "recipe.learning_rate": 1e-9}]
+    given["protocols"] = [{"protocol": "image_folds", "seeds": [0]}]
+    given["comparison"] = given["protocols"][0]
+    given["gradcam"]["protocol"] = "image_folds"
+    given["ablation"] = {"protocol": "image_folds", "seeds": [0], "folds": [0, 1], "changes": changes}
     study = params.check(given, "x")
     plan = runs.plan(study, datasets.fingerprint(study.data))
     rows = plan[plan["purpose"] == "ablation"]
-    assert [(f.recipe.cam_loss, f.augmentation is None) for f in rows["fit"]] == [(0, False)] * 2 + [(2, False)] * 2 + [
-        (0, True)
-    ] * 2
+    assert [
+        (f.fold, f.recipe.cam_loss, f.augmentation is None, f.recipe.stages[0].learning_rate) for f in rows["fit"]
+    ] == [
+        *((0, 0, False, 0.003), (1, 0, False, 0.003), (0, 2, False, 0.003), (1, 2, False, 0.003)),
+        *((0, 0, True, 1e-9), (1, 0, True, 1e-9)),
+    ]
     right = {}
-    for factor, value, fit in zip(rows["factor"], rows["value"], rows["fit"], strict=True):
+    for value, fit in zip(rows["value"], rows["fit"], strict=True):
         y, logits, _ = results.truth(training.fit(study, fit).predictions("test"))
-        right.setdefault(value or factor, []).append((logits.argmax(1) == y).mean())
+        right.setdefault(value or "proposed", []).extend(logits.argmax(1) == y)
     table = results.ablation(study, plan).set_index("setting")
-    assert table.index.tolist() == ["proposed", "guided", "untaught"]
+    assert table.index.tolist() == ["proposed", "2.0", "false, 1e-09"]
+    assert table["fits"].tolist() == [2, 2, 2]
     assert table["accuracy"].to_dict() == pytest.approx({k: np.mean(v) for k, v in right.items()})
     assert ((table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])).all()
-    gap = np.mean(right["untaught"]) - np.mean(right["proposed"])
-    assert table.loc["untaught", "difference"] == pytest.approx(gap)
-    assert table.loc["untaught", "difference_low"] <= gap <= table.loc["untaught", "difference_high"]
+    gap = np.mean(right["false, 1e-09"]) - np.mean(right["proposed"])
+    last = table.iloc[-1]
+    assert last["difference"] == pytest.approx(gap)
+    assert last["difference_low"] <= gap <= last["difference_high"]
     assert table["difference"].isna().tolist() == [True, False, False]
 
 

@@ -286,27 +286,22 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return ablation.csv: accuracy of each setting, and its difference from the proposed model's on the same slices.
 
     Returns:
-        factor, setting, seeds, n_test (of one seed), accuracy (mean over seeds), accuracy_low, accuracy_high, accuracy_sd (over
-        seeds; empty for one), difference, difference_low, difference_high (from the proposed model), proposed. No setting was
-        chosen by these numbers: they are test accuracies, to be read, not to be picked from. Notebook 04.
+        factor, setting, fits, n_test, accuracy (over all test slices), accuracy_low, accuracy_high, difference,
+        difference_low, difference_high (from the proposed model), proposed. No setting was chosen by these numbers: they are
+        test accuracies, to be read, not to be picked from. Notebook 04.
     """
     rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
     run_of = {run.id: run for run in finished(plan, "ablation")}
-    made, base = [], None
+    settings = []
     for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
-        tested = [run_of[id].predictions("test") for id in group["id"]]
-        accuracy = [float(np.mean(logits.argmax(1) == y)) for y, logits, _ in map(truth, tested)]
-        pooled = pd.concat(tested)
-        base = pooled if base is None else base  # the proposed model comes first
-        found = intervals(study, pooled).set_index("score").loc["accuracy", ["value", "low", "high"]]
-        spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else np.nan
-        gap = (np.nan,) * 3 if pooled is base else _gap(study, pooled, base)
-        made.append(
-            (factor, value or "proposed", len(tested), len(tested[0]), *found, spread, *gap, factor == "proposed")
-        )
-    columns = ["factor", "setting", "seeds", "n_test", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd"]
+        tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
+        base = tested if factor == "proposed" else base  # the proposed model comes first
+        accuracy = intervals(study, tested).set_index("score").loc["accuracy", ["value", "low", "high"]]
+        gap = (np.nan,) * 3 if factor == "proposed" else _gap(study, tested, base)
+        settings.append((factor, value or "proposed", len(group), len(tested), *accuracy, *gap, factor == "proposed"))
+    columns = ["factor", "setting", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high"]
     columns += ["difference", "difference_low", "difference_high", "proposed"]
-    return pd.DataFrame(made, columns=columns)
+    return pd.DataFrame(settings, columns=columns)
 
 
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
