@@ -292,7 +292,7 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """
     rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
     run_of = {run.id: run for run in finished(plan, "ablation")}
-    settings = []
+    settings, base = [], None
     for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
         tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
         base = tested if factor == "proposed" else base  # the proposed model comes first
