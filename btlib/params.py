@@ -189,7 +189,7 @@ class Recipe(Section):
     """How a model is fitted.
 
     `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
-    masks of training slices (`training.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
+    masks of training slices (`layers.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
     act in the stages that thaw the backbone. No mask is used in prediction.
     """
 

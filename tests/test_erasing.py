@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib.data import erasing
+from btlib.models import erasing
 
 
 def block(rows, columns, size=8):

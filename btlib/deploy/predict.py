@@ -15,7 +15,7 @@ from btlib import CLASSES, DataError, files
 from btlib.data import figshare, folders, preprocessing
 from btlib.deploy import publish
 from btlib.figures import draw as figures
-from btlib.fitting import training
+from btlib.fitting import batches
 from btlib.scores import gradcam, metrics
 
 DICOM, NIFTI, MATLAB = (".dcm", ".dicom"), (".nii", ".nii.gz"), (".mat",)
@@ -218,7 +218,7 @@ def _prepared(name: str, facts: publish.Facts) -> tuple[np.ndarray, float] | Dat
 
 
 def _answers(model, facts: publish.Facts, slices: np.ndarray) -> list[dict]:
-    logits = training.predict(model, slices, batch_size=BLOCK if len(slices) > BLOCK // 4 else len(slices))
+    logits = batches.predict(model, slices, batch_size=BLOCK if len(slices) > BLOCK // 4 else len(slices))
     p = metrics.softmax(logits / (facts.temperature or 1.0))
     rows = pd.DataFrame(p, columns=COLUMNS[2:5]).assign(energy=metrics.known_scores(logits)["energy"])
     rows.insert(0, "class", [CLASSES[k] for k in p.argmax(1)])

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 
 from btlib import DataError, files, home, params
 from btlib.data import datasets, splits
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.models import counts
 from btlib.scores import metrics
 from btlib.study import tables
@@ -353,7 +353,7 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         once = run.predictions("test")
         data = datasets.load(study.data, run.fit.preprocessing)
         row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
-        logits = training.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
+        logits = batches.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
         twice = once.assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
         parts.setdefault(run.fit.protocol, []).append((twice, once))
     rows = []
