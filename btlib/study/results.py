@@ -25,6 +25,15 @@ RANDOM = "random"
 """What tables write for `weights: null`: a model whose every weight was drawn at random."""
 
 
+def versions() -> str:
+    """Return what a notebook ran with, in one line: Python, packages and the code's commit. Every notebook's last cell."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    packages = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn")
+    return f"Python {python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}; code at {runs.commit()[:12]}"
+
+
 def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
     """Return the classes that predictions have logits of, in the order of their columns. Notebooks 03 to 07."""
     return tuple(name.removeprefix("logit_") for name in predictions.columns if name.startswith("logit_"))
