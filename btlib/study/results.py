@@ -31,7 +31,9 @@ def versions() -> str:
     from platform import python_version
 
     packages = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn")
-    return f"Python {python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}; code at {runs.commit()[:12]}"
+    return (
+        f"Python {python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}; code at {runs.commit()[:12]}"
+    )
 
 
 def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
