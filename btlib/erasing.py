@@ -10,23 +10,22 @@ from scipy import fft, ndimage
 SMOOTHING = 2.0
 """Standard deviation, in pixels, of the smoothing in `surroundings`."""
 
-HEAD_LEVEL = 12
-"""Grey level of the smoothed slice above which it is tissue and not air."""
-
 
 def head_of(image: np.ndarray) -> np.ndarray:
     """Return where the head is: the largest connected bright region of the smoothed slice, its holes filled.
+
+    Bright is above half of Otsu's threshold (Otsu 1979), which parts head from air; half, because fat is far brighter.
 
     Args:
         image: uint8 (S, S).
 
     Returns:
-        bool (S, S); nowhere True for a black slice.
+        bool (S, S); nowhere True for a black slice, everywhere for one of a single grey.
 
     `reliance.erased_slices`, training.
     """
-    bright = ndimage.uniform_filter(image, 3, mode="constant") > HEAD_LEVEL
-    regions, _ = ndimage.label(bright)
+    smooth = ndimage.uniform_filter(image, 3)
+    regions, _ = ndimage.label(smooth > _otsu(smooth) / 2)
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
     if not sizes.any():
@@ -218,3 +217,12 @@ def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
         places = np.flatnonzero(mask.any(axis))
         ends.append(slice(max(places[0] - margin, 0), min(places[-1] + margin + 1, length)))
     return ends[0], ends[1]
+
+
+def _otsu(image: np.ndarray) -> int:
+    """Return the grey level that parts dark pixels from bright ones with the largest variance between the two."""
+    counts = np.bincount(image.ravel(), minlength=256)
+    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
+    parts = below * (image.size - below)
+    apart = (sums * image.size - sums[-1] * below).astype(float) ** 2
+    return int(np.argmax(np.divide(apart, parts, out=np.zeros(256), where=parts > 0)))
