@@ -5,7 +5,7 @@ import os
 
 import pandas as pd
 
-from btlib import CLASSES, DataError, figures, gradcam
+from btlib import CLASSES, DataError, figures, map_tables
 
 
 def attended() -> bool:
@@ -43,7 +43,7 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
 
 
 def _still(images, masks, maps, slices):
-    chosen = gradcam.pick(slices)
+    chosen = map_tables.pick(slices)
     rows = chosen.index[chosen["rule"] == "highest"]
     return figures.gradcam_methods(
         images[rows], {m: heat[rows] for m, heat in maps.items()}, masks[rows], slices.loc[rows]

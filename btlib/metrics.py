@@ -160,15 +160,40 @@ def mean_interval(values, patients, samples: int, level: float, seed: int) -> tu
     Used by notebook 05.
     """
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+    if values.ndim != 1 or not len(values):
         raise DataError(f"values: got shape {values.shape}; allowed: (n,), n > 0, all finite")
+    return mean_intervals(values[:, None], patients, samples, level, seed)[0]
+
+
+def mean_intervals(values, patients, samples: int, level: float, seed: int) -> list[tuple[float, float, float]]:
+    """Return what `mean_interval` returns for each of several scores of the same slices, from the same resamples.
+
+    Args:
+        values: float (n, m), n > 0, finite: a column a score.
+        patients: (n,) patient ids.
+        samples, level, seed: as `intervals`.
+
+    Returns:
+        Mean, low, high of each column.
+
+    Raises:
+        DataError: as `mean_interval`.
+
+    Used by notebook 05.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+        raise DataError(f"values: got shape {values.shape}; allowed: (n, m), n > 0, all finite")
     weights, member = _resamples(patients, len(values), samples, seed)
-    size, total = np.bincount(member), np.bincount(member, values)
-    mean = float(values.mean())
-    low, high = _percentiles((weights @ total) / (weights @ size), level)
-    if np.isclose(low, high, rtol=0, atol=1e-12) and values.min() >= 0 and values.max() <= 1:
-        low, high = wilson(values.sum(), len(values), level)
-    return mean, min(low, mean), max(high, mean)
+    drawn_sizes = weights @ np.bincount(member)
+    rows = []
+    for column in values.T:
+        mean = float(column.mean())
+        low, high = _percentiles((weights @ np.bincount(member, column)) / drawn_sizes, level)
+        if np.isclose(low, high, rtol=0, atol=1e-12) and column.min() >= 0 and column.max() <= 1:
+            low, high = wilson(column.sum(), len(column), level)
+        rows.append((mean, min(low, mean), max(high, mean)))
+    return rows
 
 
 def wilson(k: float, n: int, level: float) -> tuple[float, float]:

@@ -427,3 +427,17 @@ def test_bad_input_is_named(y, probabilities, message):
 def test_patients_of_another_length_are_refused():
     with pytest.raises(DataError, match="patients: got 2 ids for 6 slices"):
         metrics.intervals(Y, certain(PREDICTED), ["a", "b"], 100, 0.95, 0)
+
+
+def test_mean_interval():
+    # Two patients with means 0 and 1: a resample has mean 0, 0.5 or 1 with probabilities 1/4, 1/2, 1/4.
+    mean, low, high = metrics.mean_interval([0, 0, 1, 1], ["a", "a", "b", "b"], 1000, 0.9, 0)
+    assert (mean, low, high) == (0.5, 0, 1)
+    mean, low, high = metrics.mean_interval([0.0] * 8, [*"aabbccdd"], 100, 0.95, 0)
+    assert (mean, low) == (0, 0) and high == pytest.approx(metrics.wilson(0, 8, 0.95)[1])
+    with pytest.raises(DataError, match="finite"):
+        metrics.mean_interval([np.nan], ["a"], 100, 0.95, 0)
+    both = metrics.mean_intervals(np.array([[0, 1], [0, 0], [1, 0], [1, 0.0]]), ["a", "a", "b", "b"], 1000, 0.9, 0)
+    assert both == [metrics.mean_interval(v, ["a", "a", "b", "b"], 1000, 0.9, 0) for v in ([0, 0, 1, 1], [1, 0, 0, 0])]
+    with pytest.raises(DataError, match="finite"):
+        metrics.mean_intervals(np.zeros(3), [*"abc"], 100, 0.95, 0)
