@@ -45,7 +45,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, batch_size: int = 32
     Notebook 05.
     """
     tables = [pd.DataFrame(columns=list(COLUMNS))]
-    masked = slices[data.manifest["has_mask"].to_numpy()[slices["row"]]]
+    masked = slices[[bool(data.masks[row].any()) for row in slices["row"]]]
     starts = range(0, len(masked), _TOGETHER)
     for start in tqdm(starts, "slices erased", unit="batch", leave=False, disable=not watched()):
         rows, pictures = [], []

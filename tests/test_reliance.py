@@ -111,7 +111,8 @@ def test_a_tumour_that_leaves_no_room_has_no_row_elsewhere(data):
 
 
 def test_no_masks_no_rows(data):
-    slices = data.manifest.assign(row=np.arange(4)).iloc[3:]
+    # Also where the manifest knows of a mask that is less than a pixel of the prepared slice.
+    slices = data.manifest.assign(row=np.arange(4), has_mask=True).iloc[3:]
     found = reliance.predictions(bright_is_a_glioma(), slices, data)
     assert len(found) == 0 and list(found) == list(reliance.COLUMNS)
     described = found.assign(model="", label="", patient_id="")
