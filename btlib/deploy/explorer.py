@@ -7,7 +7,7 @@ import pandas as pd
 
 from btlib import CLASSES, DataError
 from btlib.figures import draw as figures
-from btlib.scores import gradcam
+from btlib.scores import map_tables
 
 
 def attended() -> bool:
@@ -45,7 +45,7 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
 
 
 def _still(images, masks, maps, slices):
-    chosen = gradcam.pick(slices)
+    chosen = map_tables.pick(slices)
     rows = chosen.index[chosen["rule"] == "highest"]
     return figures.gradcam_methods(
         images[rows], {m: heat[rows] for m, heat in maps.items()}, masks[rows], slices.loc[rows]

@@ -1,12 +1,37 @@
 """Slices in batches: those that a fit learns from, and those that a model is asked about."""
 
 import zlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
 from btlib.fitting import runs
 from btlib.models import augmentation
+
+
+def filled(images, size: int, rows=None) -> Iterator[tuple[slice, np.ndarray]]:
+    """Go through slices in batches of one size; the last one is filled up with zeros.
+
+    Args:
+        images: (N, ...), an array or what is read lazily row by row, such as an h5py.Dataset.
+        size: slices a batch, at least 1.
+        rows: which of the slices, (n,) int, in this order; None for all.
+
+    One size, as a last, smaller batch would be traced and compiled anew.
+
+    Yields:
+        Where the batch's slices stand among `rows` (a slice of at most `size`), and (size, ...) of the images' dtype.
+
+    Used by `predict` and the scores of maps.
+    """
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    for start in range(0, len(rows), size):
+        batch = np.stack([images[int(r)] for r in rows[start : start + size]])
+        count = len(batch)
+        if count < size:
+            batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
+        yield slice(start, start + count), batch
 
 
 def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
@@ -24,15 +49,12 @@ def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) 
 
     Notebooks 04 to 06.
     """
-    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     out = [np.zeros((0, *model.output_shape[1:]), np.float32)]
-    for start in range(0, len(rows), batch_size):
-        batch = read(images, rows[start : start + batch_size])
-        full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        logits = np.asarray(model.predict_on_batch(full))  # one shape only: a second would be compiled anew
+    for some, batch in filled(images, batch_size, rows):
+        logits = np.asarray(model.predict_on_batch(batch[..., None]))
         if flip:
-            logits = (logits + np.asarray(model.predict_on_batch(full[:, :, ::-1]))) / 2
-        out.append(logits[: len(batch)])
+            logits = (logits + np.asarray(model.predict_on_batch(batch[:, :, ::-1, None]))) / 2
+        out.append(logits[: some.stop - some.start])
     return np.concatenate(out)
 
 

@@ -113,7 +113,7 @@ def erased(images, masks, targets, erase, rng):
         if not mask.any() or region is None:
             continue
         fill = erase.fills[rng.integers(len(erase.fills))]
-        image = erasing.FILLS[fill](image, region, head & ~mask)
+        image = erasing.filled(fill, image, region, head & ~mask)
         images[i, ..., 0] = erasing.noisy(image, region, erase.noise * rng.random(), rng)
         if place < n_tumor:
             masks[i], targets[i] = 0, 1 / targets.shape[1]
