@@ -220,7 +220,7 @@ def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> N
     """Write all that Sphinx reads: settings, pages, notebooks, pictures, and the files that readers download."""
     shutil.copytree(SITE / "templates" / "theme", source / "_templates")
     shutil.copytree(SITE / "static", source / "_static")
-    for name in ("conf.py", "docutils.conf", "limitations.md"):
+    for name in ("conf.py", "limitations.md"):
         shutil.copy(SITE / name, source / name)
     # `extra` is copied to the site's root as it is: links from pages to these files work in any folder.
     for folder in ("extra/tables", "figures"):

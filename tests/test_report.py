@@ -33,8 +33,14 @@ FIRST = [
     ("both", "axes.plot(x)"),
     ("widget", "explorer(study)"),
     ("markdown", "## What we saw\n\nSee [the second](02_second.ipynb). The word quokka is for the search."),
+    ("markdown", "A cross-dataset score, its specificity and two baselines."),
 ]
-SECOND = [("markdown", "# What comes next?\n\nNothing does."), ("table", "claims"), ("table", "gradcam_scores"), ("figure", "roc_curve")]
+SECOND = [
+    ("markdown", "# What comes next?\n\nNothing does."),
+    ("table", "claims"),
+    ("table", "gradcam_scores"),
+    ("figure", "roc_curve"),
+]
 
 
 KEPT = """# Real slices
@@ -468,7 +474,9 @@ def test_an_unfinished_notebook_stops_the_report(own, papermill):
     assert left_as_it_was()
 
 
-@pytest.mark.parametrize("gone", ["tables/claims.csv", "tables/models.csv", "figures/claims.svg", "figures/claims.json", "notebooks/*.ipynb"])
+@pytest.mark.parametrize(
+    "gone", ["tables/claims.csv", "tables/models.csv", "figures/claims.svg", "figures/claims.json", "notebooks/*.ipynb"]
+)
 def test_a_missing_part_is_named(own, gone):
     for path in tables.folder("fake").glob(gone):
         path.unlink()

@@ -37,6 +37,8 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
 
     Used by `make report`.
     """
+    if "claims" not in about["tables"]:
+        raise DataError(f"{tables.folder(study.profile)}: no notebook wrote the table claims; run notebook 07")
     front = {place: _first(names, figures) for place, names in tables.WORDS["front"].items()}
     if front["main"] is None:
         folder = tables.folder(study.profile) / "figures"
@@ -53,7 +55,7 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
         "level": f"{100 * study.statistics.level:g}{readable.SPACE}%",
         "real": real,
         "questions": [question(name, book) for name, book in notebooks.items()],
-        "tables": {name: _table(study, name) for name in about["tables"]},
+        "tables": {name: _table(study, name) for name in about["tables"]} | {"claims": _claims_table(study)},
         "figures": figures,
         "about": about,
         "records": _records(about),
@@ -215,7 +217,9 @@ def _records(about: dict) -> dict[str, list]:
     return {
         "data": [[row[key] for key in of_data] for row in about["data"]],
         "fits": [[row[key] for key in of_fits] for row in about["fits"]],
-        "times": [(name, f"{time:,.1f} s") for name, time in (seconds | {"all notebooks": sum(seconds.values())}).items()],
+        "times": [
+            (name, f"{time:,.1f} s") for name, time in (seconds | {"all notebooks": sum(seconds.values())}).items()
+        ],
     }
 
 
@@ -232,6 +236,17 @@ def _of_whom(study: Study, pictures: bool) -> list[str]:
 def _table(study: Study, name: str) -> readable.Table:
     path = tables.folder(study.profile) / "tables" / f"{name}.csv"
     return readable.readable(name, pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+def _claims_table(study: Study) -> readable.Table:
+    """Return claims.csv as the front page puts it: a claim's row has a unit of its own."""
+    columns = {"claim": "Claim", "paper": "Paper", "ours": "This study", "verdict": "Verdict", "data": "On which data"}
+    rows = [[row[key] for key in columns] for row in claims(study)]
+    about = tables.WORDS["tables"]["claims"]
+    says = {"This study": "A difference is in percentage points; an interval stands beside its value."}
+    return readable.Table(
+        "claims", about["title"], about["caption"], [*columns.values()], [False] * 5, says, rows, len(rows)
+    )
 
 
 def _text(value) -> str:
