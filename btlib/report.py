@@ -18,7 +18,6 @@ from pathlib import Path
 
 import jinja2
 import nbformat
-import pandas as pd
 import psutil
 from PIL import Image
 
@@ -73,7 +72,7 @@ def build(profile: str, study: Study) -> Path:
         _write_source(source, study, notebooks, about)
         _sphinx(source, site, profile, study)
         _swap(site, root / "html", Path(temporary, "old"))
-    for kind, name in earlier - {(kind, name) for kind in pages.KINDS for name in about[kind]}:
+    for kind, name in earlier - _listed(about):
         for path in (root / kind).glob(f"{name}.*"):
             path.unlink()
     return root / "html" / "index.html"
@@ -183,9 +182,12 @@ def _noted(output: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def _contents_of_last(root: Path) -> set[tuple[str, str]]:
-    """List what the profile's last report held, as (kind, name)."""
     path = root / "provenance.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return _listed(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+
+
+def _listed(about: dict) -> set[tuple[str, str]]:
+    """List the tables and figures of a provenance.json, as (kind, name)."""
     return {(kind, name) for kind in pages.KINDS for name in about.get(kind, {})}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -59,7 +60,7 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
         "figures": figures,
         "about": about,
         "records": _records(about),
-        "parameters": yaml.safe_dump(about["parameters"], sort_keys=False, default_flow_style=None, width=100),
+        "parameters": yaml.safe_dump(about["parameters"], sort_keys=False, default_flow_style=None, width=80),
         "sources": yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8")),
     }
 
@@ -204,7 +205,8 @@ def copy_kept(source: Path) -> dict:
         shutil.copy(path, target)
     for name in tables.WORDS["front"]["main"]:
         if (source / "real" / "figures" / f"{name}.svg").exists():
-            figure = {"name": name, "file": f"real/figures/{name}.svg", **tables.described(name)}
+            figure = {"name": name, "file": f"real/figures/{name}.svg", **_described(kept / "figures" / f"{name}.json")}
+            figure["caption"] = f"Real slices: {figure['caption']}"
             break
     return {"page": True, "says": says, "figure": figure}
 
@@ -221,6 +223,11 @@ def _records(about: dict) -> dict[str, list]:
             (name, f"{time:,.1f} s") for name, time in (seconds | {"all notebooks": sum(seconds.values())}).items()
         ],
     }
+
+
+def _described(path: Path) -> dict[str, str]:
+    """Return what was saved beside a figure, or what is known by its name."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else tables.described(path.stem)
 
 
 def _first(names: list[str], figures: dict[str, dict]) -> dict | None:
