@@ -115,6 +115,13 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def serve(args) -> None:
+    """Show a report in a browser, at http://localhost:PORT."""
+    from btlib.site import build as site
+
+    site.serve(args.profile, args.port)
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import pandas as pd
@@ -187,6 +194,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
+    one = add(serve, "quick --port 8000")
+    one.add_argument("profile", help="the profile whose report it is")
+    one.add_argument("--port", type=int, default=8000)
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")
