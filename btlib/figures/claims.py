@@ -41,6 +41,7 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
         )
     axis.axvline(values["value"].iloc[0], color=theme.INK, lw=0.8, ls="--", zorder=0)
     theme.name_rows(axis, table["row"], at)
+    axis.tick_params(axis="y", labelsize=8.5)
     axis.set_ylim(at.max() + 0.7, -0.6)
     units = table["unit"].where(table["unit"] != "slices", "") if "unit" in table else [""] * len(table)
     counts = [
@@ -48,8 +49,8 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
     ]
     decimals = np.where(table["group"] == groups[0], 2, 1)
     for y, value, places, text in zip(at, values["value"], decimals, counts, strict=True):
-        theme.beside_row(axis, y, f"{value:.{places}f} %", ha="left", weight="bold")
-        axis.text(1.13, y, text, transform=axis.get_yaxis_transform(), va="center", size=8)
+        theme.beside_row(axis, y, f"{value:.{places}f} %", gap=50, ha="right", weight="bold")
+        theme.beside_row(axis, y, text, gap=58)
     axis.set_xlabel("Accuracy (%), with its interval")
     axis.set_xlim(right=100.4)
     return described(figure, "ladder", rows=theme.told(table["group"] + ", " + table["row"], values))
@@ -137,7 +138,7 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
     groups = [
         (name, part) for name, part in (("Pretrained", table[~random]), ("Random weights", table[random])) if len(part)
     ]
-    figure, axes = theme.subplots(1, len(groups), 3.9 * len(groups), 3.4, squeeze=False)
+    figure, axes = theme.subplots(1, max(len(groups), 1), 3.9 * max(len(groups), 1), 3.4, squeeze=False)
     said = []
     for axis, (title, part), colour in zip(axes[0], groups, theme.COLOURS, strict=False):
         values, cost = theme.percent(part, "value" if "value" in part else "accuracy"), part[x] / unit
@@ -146,13 +147,20 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
             names = [f"{name}, {pixels} px" for name, pixels in zip(names, part["image_size"], strict=True)]
         theme.whiskers(axis, cost, values, ecolor=theme.PALE)
         axis.plot(cost, values["value"], "o", color=colour, ms=6)
-        axis.set(xscale="log", xlim=(cost.min() / 3, cost.max() * 3), title=title)
+        # Room for the names, which stand right of their points.
+        room = 4 * (cost.max() / cost.min()) ** 0.5
+        axis.set(xscale="log", xlim=(cost.min() / 2, cost.max() * room), title=title)
         axis.set(xlabel=f"{label}, log scale)", ylabel="Accuracy (%)")
-        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         said.append(f"{title}: {theme.told(names, values)}")
-        texts = [axis.text(px, py, name, size=7.5) for px, py, name in zip(cost, values["value"], names, strict=True)]
+        spots = zip(1.12 * cost, values["value"], names, strict=True)
+        texts = [axis.text(px, py, name, size=7.5, va="center") for px, py, name in spots]
         figure.draw_without_rendering()  # the layout must stand before names are moved
-        adjust_text(texts, ax=axis, x=cost.to_numpy(), y=values["value"].to_numpy(), iter_lim=200)
+        # Names keep off the intervals too: each is given as a few points.
+        along = np.linspace(values["low"], values["high"], 7).ravel()
+        line = {"arrowstyle": "-", "color": theme.PALE}
+        where = {"x": np.tile(cost, 7), "y": along, "target_x": cost.to_numpy(), "target_y": values["value"].to_numpy()}
+        adjust_text(texts, ax=axis, expand=(1.1, 1.5), iter_lim=300, arrowprops=line, **where)
     return described(figure, "size", cost=label.split(" (")[0].lower(), rows=". ".join(said))

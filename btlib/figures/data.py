@@ -181,34 +181,34 @@ def patient_flow(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Used by the results page and the checklist.
     """
-    steps, parts = table[table["kind"] != "part"], table[table["kind"] == "part"]
-    count = int((steps["kind"] == "step").sum())
-    figure, axis = theme.subplots(1, 1, 7.0, 1.0 * (count + 1) - 0.1)
-    width = min(0.36, 0.94 / max(len(parts), 1))
-    axis.set(xlim=(0, 1), ylim=(-count - 0.35, 0.35))
+    above, parts = table[table["kind"] != "part"], table[table["kind"] == "part"]
+    x = {"step": 0.3 if "excluded" in set(above["kind"]) else 0.5, "excluded": 0.8}
+    figure, axis = theme.subplots(1, 1, 7.0, 0.8 * (len(above) + 1))
+    axis.set(xlim=(0, 1), ylim=(-len(above) - 0.4, 0.4))
     axis.set_axis_off()
+    told, before = [], 0.0
 
-    def box(x, y, row):
+    def box(x, y, row, width):
         axis.add_patch(mpl.patches.Rectangle((x - width / 2, y - 0.3), width, 0.6, fc="white", ec=theme.INK))
-        words = textwrap.fill(str(row.part), int(74 * width))
-        axis.text(x, y, f"{words}\n{row.patients:,} patients, {row.slices:,} slices", ha="center", va="center", size=8)
+        told.append(
+            f"{row.patients:,} patient{'s' * (row.patients != 1)}, {row.slices:,} slice{'s' * (row.slices != 1)}"
+        )
+        words = textwrap.fill(str(row.part), int(88 * width))
+        axis.text(x, y, f"{words}\n{told[-1]}", ha="center", va="center", size=8)
 
     def arrow(start, end):
         axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": theme.INK, "shrinkA": 0, "shrinkB": 0})
 
-    at = 0
-    for row in steps.itertuples():
+    for y, row in zip(-np.arange(len(above)), above.itertuples(), strict=True):
         if row.kind == "excluded":
-            box(0.8, at + 0.5, row)
-            arrow((0.5, at + 0.5), (0.8 - width / 2, at + 0.5))
-            continue
-        box(0.5, at, row)
-        if at > 1 - count:
-            arrow((0.5, at - 0.3), (0.5, at - 0.7))
-        at -= 1
+            arrow((x["step"], y), (x["excluded"] - 0.18, y))
+        elif y:
+            arrow((x["step"], before - 0.3), (x["step"], y + 0.3))
+        before = y if row.kind == "step" else before
+        box(x[row.kind], y, row, 0.36)
     for number, row in enumerate(parts.itertuples()):
-        x = (number + 0.5) / len(parts)
-        box(x, at, row)
-        arrow((0.5, at + 0.7), (x, at + 0.3))
-    told = "; ".join(f"{r.part} {r.patients} patients, {r.slices} slices" for r in table.itertuples())
-    return described(figure, "patient_flow", rows=told)
+        middle = (number + 0.5) / len(parts)
+        arrow((x["step"], before - 0.3), (middle, 0.3 - len(above)))
+        box(middle, -len(above), row, min(0.36, 0.94 / len(parts)))
+    rows = "; ".join(f"{part} {counts}" for part, counts in zip([*above["part"], *parts["part"]], told, strict=True))
+    return described(figure, "patient_flow", rows=rows)

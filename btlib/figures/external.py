@@ -43,7 +43,7 @@ def domain_shift(measured: pd.DataFrame, names: dict[str, str]) -> mpl.figure.Fi
 
     Used by notebook 06.
     """
-    figure, axes = theme.subplots(2, -(-len(names) // 2), 7.4, 4.2, sharey=True)
+    figure, axes = theme.subplots(2, -(-len(names) // 2), 7.4, 4.2, sharey=True, squeeze=False)
     for axis, (measure, label) in zip(axes.flat, names.items(), strict=False):
         for number, (name, values) in enumerate(measured.groupby("set", sort=False)[measure]):
             style = {"color": theme.COLOURS[number % 7], "ls": theme.LINES[number % 5], "stat": "percent"}

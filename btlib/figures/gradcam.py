@@ -162,12 +162,12 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
     for row, model in zip(axes, models, strict=True):
         for axis, score in zip(row, scores, strict=True):
             part = whole[(whole["model"] == model) & (whole["score"] == score)].drop_duplicates("words")
-            axis.barh(part["words"], part["mean"], color=part["kind"].map(KINDS), height=0.75)
-            values = part[["mean", "low", "high"]].set_axis(["value", "low", "high"], axis=1)
-            theme.dots(axis, values, part["words"], theme.GREY, marker="", mew=0)
+            bars = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
+            style = {"color": part["kind"].map(KINDS), "ecolor": theme.GREY, "capsize": 2.5, "height": 0.75}
+            axis.barh(part["words"], part["mean"], xerr=bars, **style)
             axis.set_xlim(left=0)
             axis.tick_params(labelsize=7)
-        row[0].set_ylabel(theme.model_name(model).replace(", ", "\n"))
+        row[0].set_ylabel(theme.model_name(model).replace(", ", "\n"), size=8)
         row[0].invert_yaxis()  # once: the row shares its y axis
     for axis, score in zip(axes[0], scores, strict=True):
         axis.set_title(SCORE_NAMES[score], size=7.5)
@@ -251,10 +251,10 @@ def where_it_looks(table: pd.DataFrame) -> mpl.figure.Figure:
     for axis, label in zip(axes[0], labels, strict=True):
         for (kind, colour), marker in zip((KINDS | {"control": theme.GREY}).items(), ("o", "s", "D"), strict=True):
             part = table[(table["label"] == label) & (table["kind"] == kind)]
-            theme.dots(axis, theme.percent(part), part["row"].map(rows.index), colour, marker, label=f"{kind}s")
-        axis.set(xlim=(-3, 103), title="All classes" if label == "all" else class_name(label))
+            theme.dots(axis, theme.percent(part), part["row"].map(rows.index), colour, marker, label=kind.capitalize())
+        axis.set(xlim=(-5, 105), xticks=(0, 50, 100), title="All classes" if label == "all" else class_name(label))
         theme.name_rows(axis, rows)
-    theme.legend(figure, axes[0, 0], "outside lower center")
+    theme.legend(figure, axes[0, 0])
     figure.supxlabel("Slices whose map peaks inside the tumour (%)", size=9)
     first = table[table["kind"] == "map"]
     names = first["row"] + ", " + first["label"].map(class_name)

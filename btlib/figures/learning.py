@@ -25,7 +25,7 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     epoch, stages = np.arange(1, len(history) + 1), history["stage"].to_numpy()
     validated = "val_loss" in history and history["val_loss"].notna().any()
     for axis, name, scale, label in zip(
-        axes, ("loss", "accuracy"), (1, 100), ("Loss (cross-entropy, nats)", "Accuracy (%)"), strict=False
+        axes, ("loss", "accuracy"), (1, 100), ("Loss (nats)", "Accuracy (%)"), strict=False
     ):
         axis.plot(epoch, scale * history[name], color=theme.GREY, marker="o", ms=2.5, label="Training")
         if validated:
@@ -35,7 +35,7 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     axes[0].set_ylim(bottom=0)
     rate = history["learning_rate"].where(history["learning_rate"] > 0)  # a cosine ends at 0, which has no logarithm
     axes[2].step(epoch, rate, color=theme.INK, where="mid")
-    axes[2].set_ylabel("Learning rate (log scale)")
+    axes[2].set_ylabel("Learning rate (log)")
     if rate.notna().any():
         # At least a decade, or a rate that hardly moves would look like a cliff.
         axes[2].set(yscale="log", ylim=(min(rate.min() / 1.5, rate.max() / 12), rate.max() * 1.5))
@@ -44,7 +44,7 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     _mark_stages(axes, first, len(history))
     words = [theme.model_name(model)] + ([f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else [])
     words += [] if validated else ["no slices were kept for validation"]
-    figure.suptitle(textwrap.fill(": ".join(words[:1] + [", ".join(words[1:])]).rstrip(": "), 110), size=8)
+    figure.suptitle(textwrap.fill(": ".join([*words[:1], ", ".join(words[1:])]).rstrip(": "), 110), size=8)
     theme.legend(figure, axes[0], "outside lower center")
     said = ("training beside validation slices", "one line for training and one for validation slices")
     said = said if validated else ("on training slices; none were kept for validation", "one line, for training slices")
@@ -81,7 +81,8 @@ def fits(table: pd.DataFrame) -> mpl.figure.Figure:
     theme.name_rows(axis, order)
     axis.set(xlabel="Accuracy on a fit's own test slices (%)", ylabel="")
     ranges = table.groupby("split")["percent"].agg(["size", "min", "max"]).loc[order]
-    words = [f"{low:.1f} to {high:.1f} %\n{n} fit{'s' * (n > 1)}" for _, n, low, high in ranges.itertuples(name=None)]
+    ends = [f"{low:.1f}" + (f" to {high:.1f}" if n > 1 else "") for _, n, low, high in ranges.itertuples(name=None)]
+    words = [f"{end} %\n{n} fit{'s' * (n > 1)}" for end, n in zip(ends, ranges["size"], strict=True)]
     for at, text in enumerate(words):
         theme.beside_row(axis, at, text)
     rows = zip(order, words, strict=True)

@@ -8,7 +8,7 @@ import seaborn as sns
 from btlib.figures import theme
 from btlib.figures.theme import class_name, described
 
-SCORES = {"precision": "Precision", "recall": "Recall (sensitivity)", "specificity": "Specificity", "f1": "F1"}
+SCORES = {"precision": "Precision", "recall": "Recall\n(sensitivity)", "specificity": "Specificity", "f1": "F1"}
 
 
 def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
@@ -89,7 +89,8 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
         theme.beside_row(axes[0, -1], at, name)
     recall = table[table["kind"] == kinds[0]]
     told = theme.told(recall["who"] + " " + recall["label"].map(class_name), theme.percent(recall))
-    return described(figure, "per_class", scores=", ".join(SCORES[k] for k in kinds), first=SCORES[kinds[0]], rows=told)
+    names = ", ".join(SCORES[kind].replace("\n", " ") for kind in kinds)
+    return described(figure, "per_class", scores=names, first=SCORES[kinds[0]], rows=told)
 
 
 def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figure.Figure:
@@ -118,7 +119,9 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
         whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
         corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), aspect="equal", title="Corner enlarged")
         whole.set_title(" ".join(name.split()) or "Whole curve")
-        corner.legend(title="Area under the curve", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5)
+        corner.legend(
+            title="Area under the curve", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, title_fontsize=8
+        )
         for axis in (whole, corner):
             axis.set(xlabel="False positive rate", ylabel="True positive rate")
     return described(figure, "roc", rows="; ".join(said))

@@ -158,10 +158,10 @@ def name_rows(axis, names, at=None) -> None:
     axis.set_axisbelow(True)
 
 
-def beside_row(axis, at, text: str, **style) -> None:
-    """Write a text right of a row."""
-    style = {"va": "center", "size": 8, "transform": axis.get_yaxis_transform()} | style
-    axis.text(1.02, at, text, **style)
+def beside_row(axis, at, text: str, gap: float = 7, **style) -> None:
+    """Write a text right of a row, `gap` typographic points from the axis."""
+    style = {"va": "center", "size": 8, "textcoords": "offset points"} | style
+    axis.annotate(text, (1, at), (gap, 0), xycoords=axis.get_yaxis_transform(), **style)
 
 
 def legend(figure, axis, where: str = "outside upper center", **options) -> None:
