@@ -10,7 +10,7 @@ from networks import SIZE, by_hand
 
 from btlib import CLASSES, DataError, params
 from btlib.deploy import explorer
-from btlib.figures import draw as figures
+from btlib.figures import gradcam as figures
 from btlib.models import registry as models
 from btlib.scores import explanations, map_tables, reliance
 
@@ -212,7 +212,7 @@ def test_figures_of_maps_are_drawn(shown, pooled, scored, tmp_path):
         figures.gradcam_failures(images[:0], heat[:0], masks[:0], slices.iloc[:0]),
         figures.gradcam_class_means(heat, masks, slices),
         figures.gradcam_against_controls(same_grid),
-        figures.gradcam_erase(reliance.summary(pooled["erased"], STATISTICS, 0)),
+        figures.erased(reliance.summary(pooled["erased"], STATISTICS, 0)),
         figures.gradcam_cascade(map_tables.cascade_summary(pooled["cascade"], STATISTICS, 0)),
     ]
     for number, figure in enumerate(drawn):

@@ -253,7 +253,7 @@ def test_every_picture_has_an_alt_text_and_each_figure_its_caption(pages):
         for shown in page.all("img"):
             assert len(shown.get("alt", "")) > 9, (page.path, shown)
             assert shown.get("loading") == "lazy" or shown["src"].startswith("data:"), (page.path, shown)
-    first, saved = pages["01_first"], tables.described("claims")
+    first, saved = pages["01_first"], tables.said_of("claims")
     assert {p["alt"] for p in first.all("img")} == {saved["alt"], "Picture in the section 3. A picture without a name"}
     assert f"{saved['caption']} {SENTENCE}" in " ".join(first.text.split())
     # Tables, sentences and unnamed pictures are no figures; a figure of plain lines is shown as SVG.
@@ -269,7 +269,7 @@ def test_caption_and_alt_lie_beside_their_figure(own):
     tables.save("fake", "learning_curves_vgg16", picture())
     saved = json.loads((tables.folder("fake") / "figures" / "learning_curves_vgg16.json").read_text(encoding="utf-8"))
     assert saved["title"] == "Learning curves: VGG16" and saved["caption"].startswith("VGG16: loss,")
-    assert tables.described("unheard_of")["caption"] == "Unheard of."
+    assert tables.said_of("unheard_of")["caption"] == "Unheard of."
 
 
 def test_pictures_of_one_cell_become_their_figures_in_order():
@@ -546,7 +546,7 @@ def test_the_page_of_real_slices_has_its_figures_and_tables(pages):
     assert (figure["alt"], figure["src"]) == ("The ladder", "../_images/leakage.svg")
     assert any(re.search(r"_downloads/.*leakage\.csv", a.get("href", "")) for a in page.all("a"))
     assert "params lies in the repository" in " ".join(page.text.split())  # where it is no link
-    assert tables.described("leakage")["alt"] == pages["index"].all("img")[0]["alt"]
+    assert tables.said_of("leakage")["alt"] == pages["index"].all("img")[0]["alt"]
 
 
 def test_the_site_is_light(site):

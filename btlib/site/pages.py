@@ -228,7 +228,7 @@ def _records(about: dict) -> dict[str, list]:
 
 def _described(path: Path) -> dict[str, str]:
     """Return what was saved beside a figure, or what is known by its name."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else tables.described(path.stem)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else tables.said_of(path.stem)
 
 
 def _first(names: list[str], figures: dict[str, dict]) -> dict | None:
