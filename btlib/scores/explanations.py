@@ -21,7 +21,7 @@ from btlib.scores import faithfulness, gradcam, localisation, metrics, reliance
 VERSION = 1
 """Raised when the same run and settings begin to give other tables: they are then made anew."""
 
-FOLLOWED = 100
+FOLLOWED = 60
 """Insertion, deletion and the cascade follow at most this many test slices of a run, evenly spread over them."""
 
 TABLES = {
