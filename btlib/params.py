@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from btlib import ParamsError, files
+from btlib import ParamsError, files, shipped
 from btlib.models import registry as models
 
-PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
+PARAMS_DIR = shipped() / "params"
 DEFAULT = "quick"
 NO_PROFILES = ("base", "claims")
 """Files of params/ that are no study."""
