@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmarks import cost
 from btlib import CLASSES, files, home, params
-from btlib.data import datasets, figshare, preprocessing, splits
+from btlib.data import datasets, preprocessing, splits
 from btlib.fitting import runs
 from btlib.models import registry as models
 from btlib.scores import gradcam, overlap
@@ -181,7 +181,7 @@ def _floor(root: Path, paths) -> None:
     def one(path):
         with h5py.File.in_memory((root / path).read_bytes()) as file:
             dataset = file["cjdata"]["image"]
-            return dataset[()] if dataset.chunks is None else figshare.inflate(dataset, path, "image")
+            return dataset[()]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(one, paths):

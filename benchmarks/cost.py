@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from btlib import CLASSES, DataError
+from btlib import DataError
 from btlib.models import counts
 from btlib.params import Head
 
@@ -24,7 +24,7 @@ def measure(model) -> dict[str, float]:
     """Measure a model on this machine, in the precision that it was built with.
 
     Args:
-        model: keras.Model from slices (n, S, S, 1) to logits (n, 3), with a fixed S.
+        model: keras.Model from slices (n, S, S, 1) to logits (n, k), with a fixed S.
 
     Returns:
         file_mb: its .keras file, in 10^6 bytes.
@@ -49,7 +49,7 @@ def measure(model) -> dict[str, float]:
         raise DataError(f"model {model.name}: input shape {model.input_shape} is not fixed")
     rng = np.random.default_rng(0)
     slices = rng.uniform(0, 255, (BATCH, size, size, 1)).astype("float32")
-    labels = rng.integers(0, len(CLASSES), BATCH)
+    labels = rng.integers(0, model.output_shape[-1], BATCH)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)

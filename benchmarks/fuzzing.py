@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 import warnings
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -195,64 +194,20 @@ def slice_picture(rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def make_mat(rng, folder: Path) -> tuple[str, str]:
-    """Write one mutated slice as 1.mat (or inside a.zip, or as cvind.mat beside a good one); say what was done to it."""
+    """Write one mutated slice as 1.mat (or as cvind.mat beside a good one); say what was done to it."""
     image, mask = slice_picture(rng, *(int(n) for n in rng.integers(40, 160, 2)))
-    form = str(rng.choice(["7.3", "7.3", "7.3 plain", "5", "5 packed", "zip", "folds", "folds 5"]))
-    path = folder / ("cvind.mat" if form.startswith("folds") else "1.mat")
-    what = "as it is"
-    if form.endswith(("5", "5 packed")):
-        import scipy.io
-
-        struct_ = {"PID": "MR040240B", "image": image, "label": 2, "tumorMask": mask}
-        given = {"cvind": np.ones((1, 90))} if form == "folds 5" else {"cjdata": struct_}
-        if rng.random() < 0.4:
-            what = _restructure5(given, rng)
-        scipy.io.savemat(path, given, do_compression=form == "5 packed")
-    else:
-        what = write_hdf5(path, image, mask, rng, form)
-    if form == "zip":
-        with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED if rng.random() < 0.5 else 0) as archive:
-            archive.write(path, "1.mat")
-        path.unlink()
-        path = folder / "a.zip"
+    form = str(rng.choice(["7.3", "7.3", "7.3 plain", "folds"]))
+    path = folder / ("cvind.mat" if form == "folds" else "1.mat")
+    what = write_hdf5(path, image, mask, rng, form)
     if what == "as it is" or rng.random() < 0.5:
         path.write_bytes(spoil(path.read_bytes(), rng))
         what += ", bytes spoilt"
-    if form.startswith("folds"):
-        import scipy.io
-
-        good = {"PID": "100360", "image": image, "label": 1, "tumorMask": mask}
-        scipy.io.savemat(folder / "2.mat", {"cjdata": good})
+    if form == "folds":
+        write_hdf5(folder / "2.mat", image, mask, rng, "7.3", whole=True)
     return f"{form}: {what}", path.name
 
 
-def _restructure5(given: dict, rng) -> str:
-    inner = given.get("cjdata", given)
-    key = str(rng.choice(list(inner)))
-    values = {
-        "removed": None,
-        "text": "x" * 99,
-        "struct": {"a": 1},
-        "cell": np.array([1, "b", np.ones(3)], object),
-        "empty": np.zeros((0, 0)),
-        "3-D": np.ones((20, 20, 3)),
-        "complex": np.ones((40, 40)) * 1j,
-        "not finite": np.full((40, 40), np.nan),
-        "extreme": np.array([[1e308, -1e308] * 20] * 40),
-        "long": np.ones((1, 100_000), np.uint8),
-        "other size": np.ones((33, 44), np.int8),
-    }
-    what = str(rng.choice(list(values)))
-    if what == "removed":
-        del inner[key]
-    else:
-        inner[key] = values[what]
-    if not inner:
-        inner["nothing"] = 1
-    return f"{key} {what}"
-
-
-def write_hdf5(path: Path, image, mask, rng, form: str) -> str:
+def write_hdf5(path: Path, image, mask, rng, form: str, whole: bool = False) -> str:
     import h5py
 
     fields = {
@@ -269,7 +224,7 @@ def write_hdf5(path: Path, image, mask, rng, form: str) -> str:
     with h5py.File(path, "w", userblock_size=512) as file:
         for key, value in fields.items():
             file.create_dataset(prefix + key, data=value, **(packed if value.size > 100 else {}))
-        if rng.random() < 0.5:
+        if not whole and rng.random() < 0.5:
             key = str(rng.choice(list(fields)))
             what = f"{key} {_restructure(file, prefix + key, fields[key], rng)}"
     with open(path, "r+b") as file:

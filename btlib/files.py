@@ -7,14 +7,21 @@ import json
 import os
 import platform
 import shutil
+import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from btlib import DataError
+
 AHEAD = 1024
+
+STRAY = ("$recycle.bin", "@eadir", "__macosx", "desktop.ini", "ehthumbs.db", "lost+found", "thumbs.db")
+"""Names, in small letters, that systems leave in people's folders."""
 
 
 @contextmanager
@@ -59,6 +66,76 @@ def sweep(folder: Path, stem: str) -> None:
         process = left.name.removeprefix(mine).split("-")[0]
         if process.isdigit() and not psutil.pid_exists(int(process)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def is_stray(name: str) -> bool:
+    """Say whether a file, or a folder that it lies in, is hidden (.DS_Store, ._1.mat, ~$list) or a system's own."""
+    pieces = [piece for piece in name.lower().replace("\\", "/").split("/") if piece]
+    return any(piece.startswith((".", "~$")) or piece in STRAY for piece in pieces)
+
+
+def listing(root: Path) -> tuple[list[str], list[str]]:
+    """List the files under a folder, at any depth.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Files as sorted POSIX paths relative to `root`, without stray ones (`is_stray`); and the stray ones, where a folder,
+        ending in "/", stands for all that it holds.
+
+    Raises:
+        DataError: a folder is a symbolic link or cannot be listed.
+
+    Used by the readers.
+    """
+    names, stray = [], []
+
+    def stop(error: OSError):
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for folder, inside, leaves in os.walk(root, onerror=stop):
+        above = Path(folder).relative_to(root)
+        stray += [f"{(above / name).as_posix()}/" for name in inside if is_stray(name)]
+        inside[:] = [name for name in inside if not is_stray(name)]
+        for name in inside:
+            if os.path.islink(os.path.join(folder, name)):
+                raise DataError(f"{Path(folder) / name}: is a symbolic link; put the folder itself there")
+        for name in leaves:
+            (stray if is_stray(name) else names).append((above / name).as_posix())
+    return sorted(names), sorted(stray)
+
+
+def leaf(name: str) -> str:
+    """Return a file's own name, also where a zip file packed on Windows left "folder\\1.mat" as one name."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) -> None:
+    """Stop at a zip file in a data folder that holds what does not lie unpacked there.
+
+    Args:
+        archive: the zip file; only its table of contents is read.
+        names: of the files in the data folder, with or without folders.
+        endings: of the files that matter, in small letters.
+
+    Raises:
+        DataError: something is not unpacked, or the file is no zip file.
+
+    Used by the readers.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [name for name in opened.namelist() if not is_stray(name)]
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise DataError(f"{archive}: no zip file that can be read ({error}); take it away") from None
+    unpacked = set(map(leaf, names))
+    left = [name for name in members if name.lower().endswith(endings) and leaf(name) not in unpacked]
+    if left:
+        raise DataError(
+            f"{archive}: holds {len(left)} files that do not lie unpacked under {archive.parent} ({left[0]}); unpack it "
+            "there, or take it away"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from benchmarks import cost
-from btlib import DataError, ParamsError
+from btlib import ParamsError
 from btlib.models import counts
 from btlib.params import Head
 
@@ -32,6 +32,17 @@ def chain(shape, *parts):
         ((8, 8, 3), layers.Conv2D(4, 3, strides=2, padding="same"), 4 * 4 * 3 * 3 * 3 * 4),
         ((8, 8, 6), layers.Conv2D(4, 1, groups=2), 8 * 8 * (6 // 2) * 4),
         ((8, 8, 3), layers.DepthwiseConv2D(5, padding="same"), 8 * 8 * 5 * 5 * 3),
+        ((8, 8, 3), layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 8 * 8 * 3 * 3 * 3 * 2),
+        # Strides are of the depthwise half; the pointwise half sees its output.
+        ((8, 8, 3), layers.SeparableConv2D(4, 3, strides=2, padding="same"), 4 * 4 * (3 * 3 * 3 + 3 * 4)),
+        ((9, 3), layers.SeparableConv1D(4, 3), 7 * (3 * 3 + 3 * 4)),
+        # Each place of the input is multiplied by the whole kernel.
+        ((8, 8, 3), layers.Conv2DTranspose(4, 3, strides=2), 8 * 8 * 3 * 3 * 3 * 4),
+        ((9, 7), layers.EinsumDense("abc,cd->abd", (9, 5)), 9 * 7 * 5),
+        ((9, 7), layers.EinsumDense("abc,cde->abde", (9, 2, 5)), 9 * 7 * 2 * 5),
+        ((9, 2, 7), layers.EinsumDense("abcd,cde->abe", (9, 5)), 9 * 2 * 7 * 5),
+        ((9, 7), layers.EinsumDense("...x,xy->...y", 5), 9 * 7 * 5),
+        ((9, 7), layers.Embedding(30, 5), 0),
         ((7,), layers.Dense(5), 7 * 5),
         ((9, 7), layers.Dense(5), 9 * 7 * 5),
         ((8, 8, 3), layers.BatchNormalization(), 0),
@@ -57,11 +68,56 @@ def test_macs_enter_a_nested_model_and_add_up():
     assert counts.macs(outer) == 8 * 8 * 27 * 4 + 8 * 8 * 4 * 2
 
 
-def test_macs_refuse_what_they_cannot_count():
-    with pytest.raises(DataError, match="cannot count a Conv2DTranspose"):
-        counts.macs(chain((8, 8, 3), layers.Conv2DTranspose(4, 3)))
-    with pytest.raises(DataError, match="not fixed"):
-        counts.macs(chain((None, None, 3), layers.Conv2D(4, 3)))
+def test_macs_of_attention_between_two_inputs_by_hand():
+    queries, keys, width, heads, depth, depth_of_values, out = 5, 7, 12, 3, 4, 2, 6
+    a, b = keras.Input((queries, width)), keras.Input((keys, width))
+    attention = layers.MultiHeadAttention(heads, depth, value_dim=depth_of_values, output_shape=out)
+    model = keras.Model([a, b], attention(a, b))
+    into = queries * width * heads * depth + keys * width * heads * depth + keys * width * heads * depth_of_values
+    products = heads * queries * keys * (depth + depth_of_values)
+    assert counts.macs(model) == into + products + queries * heads * depth_of_values * out
+
+
+def test_macs_count_a_layer_as_often_as_it_is_called_and_with_its_size_at_each():
+    conv = layers.Conv2D(2, 1)
+    start = keras.Input((8, 8, 2))
+    model = keras.Model(start, conv(layers.AveragePooling2D(2)(conv(start))))
+    assert counts.macs(model) == (8 * 8 + 4 * 4) * 2 * 2
+    assert keras.Layer.__call__.__qualname__ == "Layer.__call__", "layers are as they were"
+
+
+class Matrix(layers.Layer):
+    """A layer of somebody's own, with a matrix of weights."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
+
+    def call(self, x):
+        return x @ self.table
+
+
+class Scale(layers.Layer):
+    """A layer of somebody's own that multiplies nothing but each channel."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(1, 1, 1, shape[-1]), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_macs_are_none_with_a_reason_where_they_cannot_be_counted():
+    assert counts.macs_or_reason(chain((6,), Matrix(name="mine"))) == (
+        None,
+        "layer mine: a Matrix's multiply-adds are not known",
+    )
+    inside = chain((8, 8, 3), chain((8, 8, 3), Matrix(name="deep")))
+    assert counts.macs(inside) is None and "layer deep" in counts.macs_or_reason(inside)[1]
+    recurrent = counts.macs_or_reason(chain((4, 3), layers.LSTM(2, name="memory")))
+    assert recurrent[0] is None and "LSTM" in recurrent[1]
+    value, reason = counts.macs_or_reason(chain((None, None, 3), layers.Conv2D(4, 3)))
+    assert value is None and "no fixed size" in reason
+    assert counts.macs_or_reason(chain((8, 8, 3), Scale(), layers.Conv2D(4, 1))) == (8 * 8 * 3 * 4, "")
 
 
 def lite0():

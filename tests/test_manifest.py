@@ -63,7 +63,7 @@ def test_fingerprint_follows_pixels_label_patient_and_part(column, value):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"label": "glioma_tumor"}, "a/1.mat: label is 'glioma_tumor'; allowed: meningioma"),
+        ({"label": "Glioma tumor"}, r"a/1\.mat: label is 'Glioma tumor'; allowed: small letters"),
         ({"plane": "oblique"}, "plane is 'oblique'; allowed: axial"),
         ({"part": "Training"}, "part is 'Training'; allowed: empty, train, validation, test"),
     ],

@@ -1,10 +1,12 @@
 """The report of a small made-up profile: two executed notebooks, three tables, two figures."""
 
 import base64
+import html
 import io
 import json
 import os
 import re
+import socket
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +18,8 @@ import pytest
 
 from btlib import DataError, files, params
 from btlib.site import build as report
+from btlib.site import pages as texts
+from btlib.site import readable
 from btlib.study import tables
 
 SENTENCE = "Made-up slices (phantoms): says nothing about patients."
@@ -26,13 +30,27 @@ FIRST = [
     ("markdown", "## 1. A table"),
     ("table", "models"),
     ("markdown", "## 2. A picture"),
-    ("picture", 'tables.save(study.profile, "claims", figures.claims(claims))'),
+    ("figure", "claims"),
     ("markdown", "## 3. A picture without a name"),
     ("both", "axes.plot(x)"),
     ("widget", "explorer(study)"),
     ("markdown", "## What we saw\n\nSee [the second](02_second.ipynb). The word quokka is for the search."),
 ]
-SECOND = [("markdown", "# What comes next?\n\nNothing does."), ("table", "claims")]
+SECOND = [
+    ("markdown", "# What comes next?\n\nNothing does."),
+    ("table", "claims"),
+    ("table", "gradcam_scores"),
+    ("figure", "roc_curve"),
+]
+
+
+KEPT = """# Real slices
+
+![The ladder](figures/leakage.svg)
+
+The word wombat is for the search. [leakage.csv](tables/leakage.csv) holds the numbers; [params](../../params/figshare.yaml)
+lies in the repository.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +83,15 @@ def make_profile(home: Path, patch: pytest.MonkeyPatch) -> tuple[Path, params.St
             "accuracy": [0.5, 0.9, 0.75, 0.1],
         }
     )
+    ahead = "Accuracy ahead of the best of VGG16, ResNet152V2 and Vision Transformer (difference)"
     claims = pd.DataFrame(
         {
-            "claim": ["accuracy on the test set", "ahead of <VGG16>", "fewer parameters", "a second set"],
-            "paper": ["0.9935", "yes", "", "0.9251"],
-            "ours": ["0.812345", "yes", "12345", ""],
-            "low": ["0.75", "", "", ""],
-            "high": ["0.875", "", "", ""],
-            "verdict": ["not reached", "holds", "holds", "not tested"],
+            "claim": ["accuracy on the test set", ahead, "ahead of <VGG16>", "fewer parameters"],
+            "paper": ["0.9935", "", "yes", ""],
+            "ours": ["0.812345", "0.1234", "yes", "12345"],
+            "low": ["0.75", "0.1", "", ""],
+            "high": ["0.875", "0.15", "", ""],
+            "verdict": ["no verdict"] * 4,
             "data": ["phantom"] * 4,
         }
     )
@@ -85,7 +104,16 @@ def make_profile(home: Path, patch: pytest.MonkeyPatch) -> tuple[Path, params.St
         tables.save("fake", figure_name, picture())
     for book_name, cells in (("01_first", FIRST), ("02_second", SECOND)):
         write_notebook(tables.folder("fake") / "notebooks" / f"{book_name}.ipynb", cells)
+    keep(home, claims.head(1).assign(ours=["0.9"], low=["0.8"], high=["0.95"], verdict=["not reached"]))
     return home, study
+
+
+def keep(home: Path, claims: pd.DataFrame) -> None:
+    """Put kept results on real slices into the repository: the page, a figure, two tables."""
+    tables.save("figshare", "leakage", picture())
+    tables.write("figshare", "claims", claims)
+    tables.write("figshare", "leakage", pd.DataFrame({"protocol": ["image_holdout"], "accuracy": [0.9]}))
+    files.write_text(home / "reports" / "figshare" / "README.md", KEPT)
 
 
 FIT = {
@@ -134,14 +162,17 @@ def write_notebook(path: Path, cells: list[tuple[str, str]], **papermill) -> Non
         if kind == "markdown":
             cell = nbformat.v4.new_markdown_cell(text)
         else:
-            code = f'tables.read("fake", "{text}")' if kind == "table" else text
+            code = f'tables.read("fake", "{text}")' if kind in ("table", "figure") else text
             cell = nbformat.v4.new_code_cell(code, execution_count=i)
             if kind == "parameters":
                 cell.metadata["tags"] = ["parameters"]
             else:
-                cell.outputs = [nbformat.v4.new_output("display_data", data=out[kind])]
+                shown = "picture" if kind == "figure" else kind
+                cell.outputs = [nbformat.v4.new_output("display_data", data=out[shown])]
             if kind == "both":
                 cell.outputs.append(nbformat.v4.new_output("display_data", data=out["picture"]))
+            if kind in ("table", "figure"):  # what `tables` leaves in a notebook that runs
+                cell.outputs.insert(0, nbformat.v4.new_output("display_data", metadata={"btlib": {kind: text}}))
         cell.id = f"cell-{i}"
         book.cells.append(cell)
     files.write_text(path, nbformat.writes(book))
@@ -168,58 +199,87 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def pages(site):
-    return {path.stem: Page(path) for path in sorted(site.glob("*.html"))}
+    return {str(path.relative_to(site))[:-5]: Page(path) for path in sorted(site.rglob("*.html"))}
 
 
 def test_every_page_is_there(pages):
-    assert set(pages) == {"index", "01_first", "02_second", "tables", "figures", "provenance", "limitations", "search"}
+    own = {"index", "01_first", "02_second", "tables", "figures", "provenance", "sources", "limitations", "search"}
+    assert set(pages) == own | {"real/index"}
 
 
-def test_every_page_says_that_the_slices_are_made_up(pages):
-    for page in pages.values():
-        banner = page.path.read_text(encoding="utf-8").split('class="bd-header-announcement"')[1].split("</aside>")[0]
-        assert SENTENCE in banner, page.path
+def test_every_page_but_that_of_real_slices_says_that_the_slices_are_made_up(pages):
+    for name, page in pages.items():
+        marked = 'class="bd-header-announcement"' in page.path.read_text(encoding="utf-8")
+        assert marked == (name != "real/index"), name
+        if marked:
+            banner = page.path.read_text(encoding="utf-8").split('class="bd-header-announcement"')[1]
+            assert SENTENCE in banner.split("</aside>")[0], name
 
 
 def test_front_page_shows_the_claims_and_the_deciding_sentence(pages):
-    text = " ".join(pages["index"].text.split())
+    text = plain(pages["index"])
     # (0.5 * 100 + 0.9 * 300) / 400 = 0.8, other models left out
     assert "is right on 80.0 % of test slices where slices are split at random; on 75.0 %" in text
-    assert "accuracy on the test set 99.35 % 81.23 % 95 %: 75.00 % to 87.50 % not reached phantom" in spaced(
-        pages["index"]
-    )
-    assert "ahead of <VGG16>" in text
-    assert "12,345" in text
+    assert "Claim Paper Real slices Verdict Made-up slices" in text
+    first = "accuracy on the test set 99.35 % 90.0 % (80.0 to 95.0) not reached 81.2 % (75.0 to 87.5)"
+    assert f"{first} Accuracy ahead of the best" in text
+    assert "(difference) +12.3 points (+10.0 to +15.0) ahead of <VGG16>" in text
+    assert "12,345" in text and "no verdict" not in text.split("What was claimed")[1].replace("and no verdict.", "")
     assert "How good is good?" in text and "It asks, with code, what a score is worth." in text
+    links = {a.get("href") for a in pages["index"].all("a")}
+    assert "03_baselines.html" in links and "real/index.html" in links
 
 
-def spaced(page: Page) -> str:
-    body = re.sub(r"<(?!/?strong|VGG)[^>]*>", " ", page.path.read_text(encoding="utf-8"))
-    return " ".join(re.sub(r"</?strong>", " ", body).split())
+def plain(page: Page) -> str:
+    body = re.sub(r"<(?!VGG)[^>]*>", " ", page.path.read_text(encoding="utf-8"))
+    return html.unescape(" ".join(body.split())).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_sidebar_has_number_term_and_question(pages):
+    text = plain(pages["tables"])
+    assert "1 First: How good is good?" in text and "2 Second: What comes next?" in text
+    assert texts.question("05_gradcam", nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Why?")])) == {
+        "name": "05_gradcam",
+        "number": 5,
+        "term": "Grad-CAM",
+        "title": "Why?",
+        "says": "",
+    }
 
 
 def test_every_picture_has_an_alt_text_and_each_figure_its_caption(pages):
     for page in pages.values():
-        for picture in page.all("img"):
-            assert len(picture.get("alt", "")) > 10, (page.path, picture)
-    first = pages["01_first"]
-    caption, alt = (report.CAPTIONS["figures"]["claims"][key] for key in ("caption", "alt"))
-    assert {p["alt"] for p in first.all("img")} == {alt, "Picture in the section 3. A picture without a name"}
-    assert caption in first.text and "Shown under: 3. A picture without a name" in first.text
-    # Tables and sentences are no figures.
-    assert len(first.all("figure")) == len(first.all("figcaption")) == 2
+        for shown in page.all("img"):
+            assert len(shown.get("alt", "")) > 9, (page.path, shown)
+            assert shown.get("loading") == "lazy" or shown["src"].startswith("data:"), (page.path, shown)
+    first, saved = pages["01_first"], tables.described("claims")
+    assert {p["alt"] for p in first.all("img")} == {saved["alt"], "Picture in the section 3. A picture without a name"}
+    assert f"{saved['caption']} {SENTENCE}" in " ".join(first.text.split())
+    # Tables, sentences and unnamed pictures are no figures; a figure of plain lines is shown as SVG.
+    assert len(first.all("figure")) == len(first.all("figcaption")) == 1
+    assert first.all("img")[0]["src"] == "_images/claims.svg"
     assert len(pages["figures"].all("figure")) == len(pages["figures"].all("figcaption")) == 2
 
 
-def test_pictures_of_one_cell_get_their_captions_in_order(fake):
-    study, figures = fake[1], report.CAPTIONS["figures"]
-    two = 'display(tables.save(study.profile, "roc", a))\ntables.save(study.profile, "claims", b)'
-    assert [alt for _, alt in report._captions_of(two, 2, "", study)] == [figures[n]["alt"] for n in ("roc", "claims")]
-    loop = 'tables.save(study.profile, f"learning_curves_{name}", a)'
-    caption = f"{figures['learning_curves']['caption']} {SENTENCE}"
-    assert [found for found, _ in report._captions_of(loop, 3, "", study)] == [caption] * 3
-    assert report._caption("learning_curves_vgg16", study)[1] == f"{figures['learning_curves']['alt'][:-1]} (vgg16)."
-    assert report._caption("claimsmaking", study) == (f"Claimsmaking. {SENTENCE}", "Figure: Claimsmaking.")
+def test_caption_and_alt_lie_beside_their_figure(own):
+    tables.save("fake", "roc", picture(), caption="Mine.", alt="A line.")
+    saved = json.loads((tables.folder("fake") / "figures" / "roc.json").read_text(encoding="utf-8"))
+    assert saved == {"title": "ROC curves of the proposed network", "caption": "Mine.", "alt": "A line."}
+    tables.save("fake", "learning_curves_vgg16", picture())
+    saved = json.loads((tables.folder("fake") / "figures" / "learning_curves_vgg16.json").read_text(encoding="utf-8"))
+    assert saved["title"] == "Learning curves: VGG16" and saved["caption"].startswith("VGG16: loss,")
+    assert tables.described("unheard_of")["caption"] == "Unheard of."
+
+
+def test_pictures_of_one_cell_become_their_figures_in_order():
+    note = [nbformat.v4.new_output("display_data", metadata={"btlib": {"figure": name}}) for name in ("roc", "claims")]
+    shown = [nbformat.v4.new_output("display_data", data={"image/png": "", "text/plain": name}) for name in "ab"]
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[note[0], shown[0], note[1], shown[1]])
+    cells = report._code_for_reading(cell, "A section", str.upper)
+    assert [(c.cell_type, c.source) for c in cells] == [("code", "draw()"), ("markdown", "ROC"), ("markdown", "CLAIMS")]
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[note[0], shown[0], shown[1]])
+    (only,) = report._code_for_reading(cell, "A section", str.upper)  # which of two pictures it is nobody can tell
+    assert [out.data["text/plain"] for out in only.outputs] == ["a", "b"]
 
 
 def test_links_lead_somewhere_and_nothing_comes_from_outside(pages, site):
@@ -250,17 +310,92 @@ def test_style_sheets_fetch_nothing_from_outside(site):
 def test_tables_have_headers_a_caption_and_their_csv(pages, site):
     page = pages["tables"]
     assert len(page.all("table")) == len(page.all("caption")) == 3
-    for page in pages.values():
+    for page in (pages[name] for name in ("index", "tables", "provenance")):
         for header in page.all("th"):
             assert header.get("scope") in ("col", "row"), (page.path, header)
     for name in ("models", "claims", "gradcam_scores"):
         assert (site / "tables" / f"{name}.csv").read_bytes() == (site.parent / "tables" / f"{name}.csv").read_bytes()
 
 
+def test_tables_stand_in_the_order_of_their_notebooks_under_titles_in_words(pages):
+    text = plain(pages["tables"])
+    titles = [text.rindex(title) for title in ("Every fit of the study", "What the paper claims", "Grad-CAM scores of")]
+    assert titles == sorted(titles)
+    assert "Slices that are classified rightly." in text
+
+
 def test_a_long_table_is_cut_and_says_so(pages):
-    text = pages["tables"].text
-    assert "slice 049" in text and "slice 050" not in text
-    assert "The first 50 of 120 rows; the CSV has all." in text
+    text = " ".join(pages["tables"].text.split())
+    assert "slice 024" in text and "slice 025" not in text
+    assert "25 rows of 120; the CSV has all." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        ("0.951371", "share", "95.1 %"),
+        ("-0.0344911", "points", "\N{MINUS SIGN}3.4 points"),
+        ("1839", "count", "1,839"),
+        ("3416867", "millions", "3.4 million"),
+        ("0.0483046", "number", "0.048"),
+        ("0.00123", "number", "0.0012"),
+        ("1", "number", "1"),
+        ("5e-94", "p", "< 0.001"),
+        ("0.25", "p", "0.250"),
+        ("image_holdout", "text", "slices at random"),
+        ("recall_glioma", "name", "recall glioma"),
+        ("007", "text", "007"),
+        ("", "share", ""),
+    ],
+)
+def test_a_cell_in_words(value, kind, shown):
+    assert readable.cell(value, kind).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_an_interval_stands_in_the_cell_of_its_value():
+    raw = pd.DataFrame(
+        {"protocol": ["author_folds"], "accuracy": ["0.951"], "accuracy_low": ["0.932"], "accuracy_high": ["0.967"]}
+        | {"difference": ["-0.034"], "difference_low": ["-0.053"], "difference_high": ["-0.02"], "seed": ["0"]}
+    )
+    table = readable.readable("leakage", raw)
+    assert table.headings == ["Split", "Seed", "Accuracy", "Difference"]
+    assert table.numeric == [False, False, True, True]
+    row = [cell.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-") for cell in table.rows[0]]
+    folds = "author's folds (patients apart)"
+    assert row == [folds, "0", "95.1 % (93.2 to 96.7)", "-3.4 points (-5.3 to -2.0)"]
+
+
+def test_an_interval_may_belong_to_a_column_that_is_not_before_it():
+    raw = pd.DataFrame({"accuracy": ["0.9"], "risk": ["0.1"], "low": ["0.8"], "high": ["0.95"], "n": ["20"]})
+    table = readable.readable("selective", raw)
+    assert [row.replace("\N{NO-BREAK SPACE}", " ") for row in table.rows[0]] == ["20", "90.0 % (80.0 to 95.0)"]
+
+
+def test_a_confusion_matrix_is_a_matrix():
+    raw = pd.DataFrame(
+        {"label": ["b", "b", "a", "a"], "predicted": ["b", "a", "b", "a"], "n": ["5", "1", "0", "1234"]}
+    ).assign(share="0.5")
+    table = readable.readable("confusion", raw)
+    assert table.headings == ["Class", "b", "a"] and table.rows == [["b", "5", "1"], ["a", "0", "1,234"]]
+
+
+def test_an_unknown_table_shows_its_first_seven_columns():
+    raw = pd.DataFrame({f"column_{i}": ["0007", "0.123456"] for i in range(9)})
+    table = readable.readable("some_table", raw)
+    assert (table.title, len(table.headings), table.rows[1][0]) == ("Some table", 7, "0.123")
+
+
+def test_every_kept_table_has_a_line_on_each_column_that_it_shows():
+    kept = sorted((Path(report.__file__).parent.parent / "reports" / "figshare" / "tables").glob("*.csv"))
+    if not kept:
+        pytest.skip("no kept tables beside btlib: it is installed without them")
+    for path in kept:
+        table = readable.readable(path.stem, pd.read_csv(path, dtype=str, keep_default_na=False))
+        assert table.title and 1 < len(table.headings) <= 7, path
+        if path.stem != "claims":  # the front page has them in words
+            assert len(table.says) >= len(table.headings) or "pivot" in tables.WORDS["tables"][path.stem], path
+    for heading, kind, says in tables.WORDS["columns"].values():
+        assert heading and kind in readable.KINDS and says.endswith("."), heading
 
 
 def test_a_widget_needs_no_script_from_outside(pages):
@@ -282,17 +417,29 @@ def test_every_figure_and_table_of_the_notebooks_has_a_caption():
     notebooks = sorted((Path(report.__file__).parents[2] / "notebooks").glob("*.ipynb"))
     if not notebooks:
         pytest.skip("no notebooks beside btlib: it is installed without them")
+    assert {path.stem for path in notebooks} <= set(tables.WORDS["notebooks"])
     source = "\n".join(path.read_text(encoding="utf-8").replace('\\"', "'") for path in notebooks)
     for kind, writer in (("figures", "save"), ("tables", "write")):
         names = re.findall(rf"tables\.{writer}\([^,]+,\s*f?'([\w-]+)", source)
-        assert names and {name.rstrip("_") for name in names} <= set(report.CAPTIONS[kind]), kind
+        known = {key.rstrip("*") for key in tables.WORDS[kind]}
+        assert names and set(names) <= known, set(names) - known
+
+
+def test_every_claim_has_its_notebook_and_unit():
+    import yaml
+
+    listed = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
+    assert set(listed) == set(tables.WORDS["claims"])
+    for about in tables.WORDS["claims"].values():
+        assert about["notebook"] in tables.WORDS["notebooks"] and about["unit"] in ("share", "points")
 
 
 def test_real_slices_have_no_banner(fake):
     real = fake[1].model_copy(update={"data": fake[1].data.model_copy(update={"source": "figshare"}), "external": None})
-    assert report._banner(real) == ""
+    assert texts.banner(real) == ""
+    assert "CC BY 4.0" in texts.footer(real) and "CC BY" not in texts.footer(fake[1])
     mixed = real.model_copy(update={"external": fake[1].data})
-    assert report._banner(mixed).startswith("The external set is made up")
+    assert texts.banner(mixed).startswith("The external set is made up")
 
 
 @pytest.fixture
@@ -328,7 +475,9 @@ def test_an_unfinished_notebook_stops_the_report(own, papermill):
     assert left_as_it_was()
 
 
-@pytest.mark.parametrize("gone", ["tables/claims.csv", "tables/models.csv", "figures/claims.svg", "notebooks/*.ipynb"])
+@pytest.mark.parametrize(
+    "gone", ["tables/claims.csv", "tables/models.csv", "figures/claims.svg", "figures/claims.json", "notebooks/*.ipynb"]
+)
 def test_a_missing_part_is_named(own, gone):
     for path in tables.folder("fake").glob(gone):
         path.unlink()
@@ -348,6 +497,72 @@ def test_a_new_report_takes_the_place_of_the_old(own):
         "provenance.json",
         "tables",
     ]
+
+
+def test_leftovers_of_other_parameters_leave_the_report(own):
+    root = tables.folder("fake")
+    report.build("fake", own)
+    write_notebook(root / "notebooks" / "02_second.ipynb", [*SECOND[:2]])  # run again: fewer results
+    tables.save("fake", "a_stranger", picture())  # and what no report ever held
+    index = report.build("fake", own)
+    assert not (root / "tables" / "gradcam_scores.csv").exists() and not list(root.glob("figures/roc_curve.*"))
+    assert (root / "figures" / "a_stranger.svg").exists() and (root / "tables" / "models.csv").exists()
+    for path in index.parent.rglob("*"):
+        assert not re.search("gradcam_scores|roc_curve|a_stranger", path.name)
+        if path.suffix == ".html":
+            assert not re.search("gradcam_scores|roc_curve|a_stranger", path.read_text(encoding="utf-8")), path
+    written = json.loads((root / "provenance.json").read_text(encoding="utf-8"))
+    assert written["tables"] == {"models": "01_first", "claims": "02_second"}
+    assert written["figures"] == {"claims": "01_first"}
+
+
+def test_a_notebook_that_runs_bears_what_it_wrote(tmp_path):
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell.instance()
+    try:
+        with capture_output() as captured:
+            tables._note("table", "models")
+    finally:
+        InteractiveShell.clear_instance()
+        assert shell is not None
+    assert [(out.data, out.metadata) for out in captured.outputs] == [({}, {"btlib": {"table": "models"}})]
+
+
+def test_a_repository_without_kept_results_has_no_page_of_them(own):
+    for path in (tables.folder("figshare") / "README.md", tables.folder("figshare") / "tables" / "claims.csv"):
+        path.unlink()
+    index = report.build("fake", own)
+    assert not (index.parent / "real").exists()
+    text = plain(Page(index))
+    assert "Claim Paper Made-up slices" in text and "On real slices" not in text
+
+
+def test_the_page_of_real_slices_has_its_figures_and_tables(pages):
+    page = pages["real/index"]
+    (figure,) = page.all("img")
+    assert (figure["alt"], figure["src"]) == ("The ladder", "../_images/leakage.svg")
+    assert any(re.search(r"_downloads/.*leakage\.csv", a.get("href", "")) for a in page.all("a"))
+    assert "params lies in the repository" in " ".join(page.text.split())  # where it is no link
+    assert tables.described("leakage")["alt"] == pages["index"].all("img")[0]["alt"]
+
+
+def test_the_site_is_light(site):
+    files_ = [path for path in site.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files_) < 2_500_000 and len(files_) < 60
+    assert not [path for path in files_ if path.suffix == ".map" or "locales" in path.parts]
+
+
+def test_a_taken_port_is_named(own):
+    with pytest.raises(DataError, match=r"no report yet; `make report PROFILE=none` makes it"):
+        report.serve("none")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DataError, match=rf"port {port}: Address already in use; .*PORT={port + 1}"):
+            report.serve("fake", port)
 
 
 def test_swap_keeps_the_old_site_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):

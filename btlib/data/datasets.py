@@ -72,7 +72,8 @@ def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.Da
         copies_from: as for `load`.
 
     Returns:
-        A manifest (`btlib.data.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason.
+        A manifest (`btlib.data.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason;
+        `attrs["passed_over"]` files that are no slices (hidden ones, a system's own, texts).
 
     Raises:
         DataError: the data are not there or cannot be used.
@@ -98,8 +99,15 @@ def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> st
 
 
 def author_folds(data: params.Data) -> pd.Series | None:
-    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None."""
-    return figshare.folds(folder(data)) if _reader(data) is figshare else None
+    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None.
+
+    Raises:
+        DataError: slices and folds do not match one to one.
+
+    Notebook 01, and every split in the author's folds.
+    """
+    numbered = figshare.folds(folder(data)) if _reader(data) is figshare else None
+    return None if numbered is None else figshare.match(numbered, manifest(data))
 
 
 def read(data: params.Data, path: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -138,7 +146,7 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
                 _build_manifest(data, table_path, facts_path)
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     table = pd.read_csv(table_path, dtype=TYPES, keep_default_na=False)
-    table.attrs["skipped"] = [tuple(pair) for pair in facts["skipped"]]
+    table.attrs |= {"skipped": [tuple(pair) for pair in facts["skipped"]], "passed_over": facts["passed_over"]}
     return table, facts["fingerprint"]
 
 
@@ -150,7 +158,7 @@ def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> No
         table = folders.manifest(root, data.labels or phantom.LABELS, data.unreadable)
     with files.replacing(table_path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    facts = {"fingerprint": manifests.fingerprint(table), "skipped": table.attrs.get("skipped", [])}
+    facts = {"fingerprint": manifests.fingerprint(table), **table.attrs}
     files.write_text(facts_path, json.dumps(facts, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""Class folders of JPEG, PNG or WebP pictures, as Kaggle's data sets ship them."""
+"""Class folders of pictures, as Kaggle's data sets ship them."""
 
 import functools
 import io
@@ -14,7 +14,18 @@ from PIL import Image, ImageOps
 from btlib import DataError, files
 from btlib.data import manifest as manifests
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+Image.init()
+FORMATS = [
+    kind
+    for kind in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+    if kind in Image.OPEN
+]
+"""Kinds of picture that are read: Pillow's, without those that run programs or that are no pictures of pixels."""
+
+ENDINGS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
+TEXTS = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".tsv", ".txt", ".xml")
+"""Endings of index files and notes, which may lie among pictures."""
+
 PARTS = {
     "training": "train",
     "train": "train",
@@ -42,9 +53,13 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
 
     Args:
         path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
-        labels: name of each class folder -> one of CLASSES, or NO_TUMOR.
-        unreadable: "error" stops at the first picture that cannot be decoded; "skip" leaves such pictures out and lists
-            why in the table's `attrs["skipped"]`.
+        labels: name of each class folder -> its class, in small letters, digits and _.
+        unreadable: "error" stops at the first file of a class folder that cannot be decoded; "skip" leaves such files out
+            and lists them, path and reason, in the table's `attrs["skipped"]`.
+
+    Returns:
+        A manifest (`btlib.data.manifest.COLUMNS`). Whatever lies in a class folder is a slice, but for texts and stray files,
+        which `attrs["passed_over"]` lists, with what else lies outside of class folders.
 
     Raises:
         DataError: a folder that holds pictures is not in `labels`, a folder in `labels` is absent, there are no
@@ -53,12 +68,13 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
     Used by notebooks 01, 02 and 06.
     """
     root = Path(path)
-    results = list(files.spread(functools.partial(_row, root, labels), _pictures(root, labels)))
-    skipped = [str(result) for result in results if isinstance(result, DataError)]
+    paths, passed_over = _pictures(root, labels)
+    results = list(files.spread(functools.partial(_row, root, labels), paths))
+    skipped = [(path, str(row)) for path, row in zip(paths, results, strict=True) if isinstance(row, DataError)]
     if skipped and unreadable == "error":
-        raise DataError(skipped[0])
+        raise DataError(skipped[0][1])
     table = manifests.make([result for result in results if isinstance(result, dict)], str(root))
-    table.attrs["skipped"] = skipped
+    table.attrs |= {"skipped": skipped, "passed_over": passed_over}
     return table
 
 
@@ -70,7 +86,8 @@ def read(root: Path, path: str) -> tuple[np.ndarray, None]:
         path: a path of the manifest, relative, with "/".
 
     Returns:
-        (height, width) uint8, or uint16 for 16-bit greyscale; transparent parts over black, EXIF rotation applied.
+        (height, width) uint8; for greyscale of more bits uint16, int32 or float32, as stored; transparent parts over black,
+        EXIF rotation applied.
 
     Raises:
         DataError: it is no regular file below `root`, or cannot be decoded whole.
@@ -84,7 +101,7 @@ def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
     """Decode one picture from its bytes, and say how coloured it is.
 
     Args:
-        data: a JPEG, PNG or WebP file's content.
+        data: a picture file's content, one of `FORMATS`.
         name: of the file, for messages.
 
     Returns:
@@ -99,35 +116,41 @@ def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
     return _decode(data, name, lambda picture: (_luminance(picture), _tint(picture)))
 
 
-def _pictures(root: Path, labels: dict[str, str]) -> list[str]:
+def _pictures(root: Path, labels: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the paths of what must be pictures, and the other files."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold the class folders {', '.join(sorted(labels))}")
-    holding, seen, paths = set(), set(), []
-    for folder, names, leaves in os.walk(root):
-        names[:] = [n for n in names if not n.startswith((".", "__MACOSX"))]
-        here = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for name in names:
-            if (Path(folder) / name).is_symlink():
-                raise DataError(f"{Path(folder) / name}: is a symbolic link; allowed: real folders and files")
-        pictures = [n for n in leaves if n.lower().endswith(ENDINGS) and not n.startswith(".")]
-        if len(here.parts) in (1, 2) and here.name in labels:
-            seen.add(here.name)
-            paths += [str(here / n) for n in pictures]
-        elif pictures:
-            holding.add(str(here))
-    mapped = ", ".join(f"{k} -> {v}" for k, v in sorted(labels.items()))
-    if holding:
+    names, passed_over = files.listing(root)
+    paths, elsewhere = [], set()
+    for name in names:
+        folder = PurePosixPath(name).parent
+        in_class = len(folder.parts) in (1, 2) and folder.name in labels
+        if in_class and not name.lower().endswith(TEXTS):
+            paths.append(name)
+        elif not in_class and name.lower().endswith(ENDINGS):
+            elsewhere.add(str(folder))
+        else:
+            passed_over.append(name)
+    _check_folders(root, labels, sorted(elsewhere))
+    for name in passed_over:
+        if name.lower().endswith(".zip") and not files.is_stray(name):
+            files.check_unpacked(root / name, names, (*ENDINGS, ".zip"))
+    return paths, sorted(passed_over)
+
+
+def _check_folders(root: Path, labels: dict[str, str], elsewhere: list[str]) -> None:
+    if elsewhere:
+        mapped = ", ".join(f"{k} -> {v}" for k, v in sorted(labels.items()))
         raise DataError(
-            f"{root}: pictures found in {_shown(sorted(holding))}, for which `labels` has no class; mapped are: {mapped}. "
+            f"{root}: pictures found in {_shown(elsewhere)}, for which `labels` has no class; mapped are: {mapped}. "
             "Class folders lie in it directly or one level below"
         )
-    absent = sorted(set(labels) - seen)
-    if absent:
-        found = sorted(p.name for p in root.iterdir() if p.is_dir())
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not files.is_stray(path.name))
+    inner = {path.name for path in root.glob("*/*") if path.is_dir()}
+    if absent := sorted(set(labels) - set(folders) - inner):
         raise DataError(
-            f"{root}: no folder {_shown(absent)}, named in `labels`; found: {_shown(found) or 'no folders'}"
+            f"{root}: no folder {_shown(absent)}, named in `labels`; found: {_shown(folders) or 'no folders'}"
         )
-    return sorted(paths)
 
 
 def _shown(names: list[str], most: int = 12) -> str:
@@ -180,8 +203,12 @@ def _bytes(root: Path, path: str) -> bytes:
 
 
 def _luminance(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I"):
-        return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+    if picture.mode.startswith(("I", "F")):
+        deep = np.asarray(picture)
+        if not np.isfinite(deep).all():
+            raise ValueError("pixels that are NaN or infinite")
+        fits = picture.mode.startswith("I") and deep.min() >= 0 and deep.max() <= 65535
+        return deep.astype(np.uint16) if fits else deep
     if picture.has_transparency_data:
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture.convert("RGBA"))
@@ -189,7 +216,7 @@ def _luminance(picture: Image.Image) -> np.ndarray:
 
 
 def _tint(picture: Image.Image) -> float:
-    if picture.mode.startswith(("I", "L", "1")):
+    if picture.mode.startswith(("I", "F", "L", "1")):
         return 0.0
     channels = np.asarray(picture.convert("RGB"))
     return float((channels.max(2) - channels.min(2)).mean())
@@ -197,15 +224,25 @@ def _tint(picture: Image.Image) -> float:
 
 def _decode(data: bytes, name: str, take=_luminance):
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
+            _check_kind(picture, name)
             return take(ImageOps.exif_transpose(picture))
     except DataError:
         raise
     # Damaged pictures raise nearly anything out of Pillow's parsers: OSError, SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "no JPEG, PNG or WebP picture" if unknown else f"{type(error).__name__}: {error}"
+        reason = f"no picture of {', '.join(FORMATS)}" if unknown else f"{type(error).__name__}: {error}"
         raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None
+
+
+def _check_kind(picture: Image.Image, name: str) -> None:
+    pictures = getattr(picture, "n_frames", 1)
+    if pictures > 1 and picture.format != "MPO":  # a camera's JPEG, whose other pictures are previews
+        raise DataError(f"{name}: holds {pictures} pictures; save each slice in a file of its own")
+    # Pillow turns such pictures of 8 bits, and not those of 16.
+    if picture.format == "TIFF" and picture.tag_v2.get(262) == 0 and picture.mode.startswith("I"):
+        raise DataError(f"{name}: white is stored as 0 in more than 8 bits; save it with black as 0")

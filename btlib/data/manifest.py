@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, DataError
+from btlib import DataError
 
 COLUMNS = (
     "image_id",
@@ -24,7 +24,7 @@ COLUMNS = (
 PARTS = ("", "train", "validation", "test")
 """Where the publisher puts a slice; empty where nobody has divided the data set."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the same files begin to give another table: kept tables are then made anew."""
 
 PLANES = ("axial", "coronal", "sagittal", "unknown")
@@ -35,11 +35,11 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
 
     Args:
         rows: one dict a slice with the keys of `COLUMNS`, but `patient_group`, which is derived; `mask_area` counts the
-            mask's pixels at the slice's own size (0: no mask), `sha256` is what `identity` returns.
+            mask's pixels at the slice's own size (0: no mask), `sha256` is what `identity` returns. Where the source names no patient, patient_id is the path.
         name: the folder the slices came from, for messages.
 
     Raises:
-        DataError: there are no rows, two share an image_id, or a label, plane or part is unknown.
+        DataError: there are no rows, two share an image_id, or a label is no plain word, a plane or part unknown.
     """
     if not rows:
         raise DataError(f"{name}: no slices found")
@@ -48,8 +48,12 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     table = table[list(COLUMNS)].reset_index(drop=True)
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
-        raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice")
-    for column, allowed in (("label", (*CLASSES, NO_TUMOR)), ("plane", PLANES), ("part", PARTS)):
+        paths = ", ".join(table["path"][table["image_id"] == twice.iloc[0]])
+        raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice: {paths}")
+    for label, path in zip(table["label"], table["path"], strict=True):
+        if not re.fullmatch("[a-z0-9][a-z0-9_]*", label):
+            raise DataError(f"{path}: label is {label!r}; allowed: small letters, digits and _")
+    for column, allowed in (("plane", PLANES), ("part", PARTS)):
         wrong = table[~table[column].isin(allowed)]
         if len(wrong):
             row = wrong.iloc[0]
@@ -57,6 +61,11 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
                 f"{row['path']}: {column} is {row[column]!r}; allowed: {', '.join(a or 'empty' for a in allowed)}"
             )
     return table
+
+
+def unnamed(manifest: pd.DataFrame) -> pd.Series:
+    """Say of each slice whether its source names no patient; its patient_id then is its path. Used by `splits`."""
+    return manifest["patient_id"] == manifest["path"]
 
 
 def patient_group(patient_id: str) -> str:

@@ -99,7 +99,8 @@ def _scores(run: runs.Run, study: params.Study | None) -> tuple[pd.DataFrame, fl
     y, logits, patients = truth(run, "test")
     s = (study or params.load("figshare")).statistics
     probabilities = metrics.softmax(logits)
-    scores = metrics.intervals(y, probabilities, patients, s.bootstrap, s.level, run.fit.seed).set_index("score")
+    resamples = metrics.Resamples(patients, s.bootstrap, s.level, run.fit.seed)
+    scores = metrics.intervals(y, probabilities, run.fit.classes, resamples).set_index("score")
     names = [*MEASURES, *(f"recall_{c}" for c in run.fit.classes)]
     return scores.loc[[name for name in names if name in scores.index], ["value", "low", "high"]], s.level
 

@@ -974,3 +974,23 @@ def splits(table: pd.DataFrame) -> mpl.figure.Figure:
     axis.set(ylabel="test slices, %", ylim=(0, 110))
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     return figure
+
+
+def gradcam_three(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw one slice of each class above the same slice under its heat map, with the tumour's border.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: (n, S, S), 0 to 1.
+        chosen: label, predicted, confidence, a row a slice.
+
+    Used by notebook 05.
+    """
+    figure, axes = _subplots(2, len(chosen), 2.4 * len(chosen), 5.1, squeeze=False)
+    _bare(axes)
+    for place, (_, about) in enumerate(chosen.iterrows()):
+        _show(axes[0, place], images[place])
+        axes[0, place].set_title(LABELS[about["label"]], size=10)
+        _show(axes[1, place], images[place], maps[place], masks[place])
+        axes[1, place].set_xlabel(f"called {about['predicted']}, {100 * about['confidence']:.1f} %", size=9)
+    return figure

@@ -1,1 +1,1 @@
-"""Executed notebooks and tables to pages."""
+"""Executed notebooks, tables and figures as pages: templates, style, and tables as people read them."""

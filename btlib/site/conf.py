@@ -1,8 +1,12 @@
-"""Sphinx settings of the report; `btlib.site.build` adds title and banner, which depend on the profile."""
+"""Sphinx settings of the report; `btlib.site.build` adds title, banner and footer, which depend on the profile."""
+
+import re
 
 from docutils import nodes
+from sphinx import addnodes
+from sphinx.search.en import SearchEnglish
 
-from btlib.site import build as report
+KEPT_PAGE = "real/index"
 
 project = "Brain tumour classification with EfficientNet: a reproduction"
 author = "the btlib study"
@@ -16,8 +20,9 @@ nb_output_stderr = "remove"
 # Widgets would need scripts from a content network: the report shows each cell's static picture instead.
 nb_ipywidgets_js = {}
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "html_image"]
 
+templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "home_page_in_toc": True,
@@ -26,7 +31,6 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "search_bar_text": "Search this report",
-    "extra_footer": "Not a medical device: nothing here is fit for diagnosis.",
     "footer_content_items": "extra-footer.html",
 }
 html_context = {"default_mode": "auto"}
@@ -50,6 +54,30 @@ def show_source(translator, node):
     raise nodes.SkipNode
 
 
+class SearchNumbers(SearchEnglish):
+    """English, and decimals as one word: whoever looks for 99.35 finds it."""
+
+    _word_re = re.compile(r"\d+\.\d+|\w+")
+    js_splitter_code = r"""
+var splitQuery = (query) => query.match(/\d+\.\d+|[\p{Letter}\p{Number}_]+/gu) ?? [];
+"""
+
+
+def kept_page_links(app, doctree):
+    """Let links of the kept results to what lies elsewhere in the repository, and not on the site, be plain text."""
+    for link in list(doctree.findall(addnodes.pending_xref)) if app.env.docname == KEPT_PAGE else []:
+        if "/" in link["reftarget"]:
+            link.replace_self(link.children)
+
+
+def kept_page_banner(app, pagename, templatename, context, doctree):
+    """Take the banner on made-up slices from the one page that shows real ones, whatever the report is of."""
+    if pagename == KEPT_PAGE:
+        context["theme_announcement"] = ""
+
+
 def setup(app):
     app.add_html_math_renderer("source", (show_source, None), (show_source, None))
-    app.connect("html-page-context", report.polish)
+    app.add_search_language(SearchNumbers)
+    app.connect("doctree-read", kept_page_links)
+    app.connect("html-page-context", kept_page_banner)

@@ -148,11 +148,11 @@ def partitions(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
     Notebook 02.
     """
     pairs, folds = overlap.within(dataset), datasets.author_folds(study.data)
-    rows = []
+    rows, slices_ = [], dataset.manifest[dataset.manifest["label"].isin(study.classes)]
     for one in study.protocols:
         for seed in one.seeds:
             for fold in splits.folds_of(one.protocol, study.split):
-                split = splits.make(dataset.manifest, one.protocol, fold, seed, study.split, folds)
+                split = splits.make(slices_, one.protocol, fold, seed, study.split, folds)
                 crossing = overlap.crossing(pairs, split)["test_crossing"]
                 counts = splits.report(dataset.manifest, split) | {"test_near_identical": crossing}
                 rows.append({"protocol": one.protocol, "seed": seed, "fold": fold, **counts})
@@ -235,12 +235,11 @@ def splits_in_words(table: pd.DataFrame) -> str:
     """Say what crosses from training to test under each protocol. Markdown, notebook 02."""
     lines = []
     for protocol, part in table.groupby("protocol", sort=False):
-        same = 100 * part["slices_of_crossing_patients"].sum() / part["n_test"].sum()
+        same = 100 * part["slices_of_crossing_patients"].sum(skipna=False) / part["n_test"].sum()
+        seen = f"{same:.1f} % of test slices are of a patient that the network has seen"
+        seen = "the data name no patients" if np.isnan(same) else seen
         near = 100 * part["test_near_identical"].sum() / part["n_test"].sum()
-        lines.append(
-            f"- `{protocol}`: {same:.1f} % of test slices are of a patient that the network has seen, "
-            f"{near:.1f} % have a near-identical slice in training."
-        )
+        lines.append(f"- `{protocol}`: {seen}, {near:.1f} % have a near-identical slice in training.")
     return "\n".join(lines)
 
 

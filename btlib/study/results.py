@@ -1,6 +1,7 @@
 """From finished runs to the study's tables: one row a fit, a protocol, a setting or a claim."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from sklearn.metrics import log_loss
 
-from btlib import CLASSES, DataError, files, home, params
+from btlib import DataError, files, home, params
 from btlib.data import datasets, splits
 from btlib.fitting import runs, training
 from btlib.models import counts
@@ -24,30 +25,79 @@ RANDOM = "random"
 """What tables write for `weights: null`: a model whose every weight was drawn at random."""
 
 
+def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
+    """Return the classes that predictions have logits of, in the order of their columns. Notebooks 03 to 07."""
+    return tuple(name.removeprefix("logit_") for name in predictions.columns if name.startswith("logit_"))
+
+
 def truth(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y (n,) int, logits (n, 3) and patient ids (n,) of a run's predictions. Notebooks 03 to 07."""
-    y = predictions["label"].map(CLASSES.index).to_numpy()
-    return y, predictions[list(runs.LOGITS)].to_numpy(), predictions["patient_id"].to_numpy()
+    """Return y (n,) int, logits (n, k) and patient ids (n,) of a run's predictions.
+
+    Args:
+        predictions: columns label, patient_id and a logit_<class> for each of k classes.
+
+    Raises:
+        DataError: a label is none of the classes.
+
+    Notebooks 03 to 07.
+    """
+    classes = classes_of(predictions)
+    if len(strange := predictions.loc[~predictions["label"].isin(classes), "label"]):
+        raise DataError(f"predictions: label {strange.iloc[0]!r}; allowed: {', '.join(classes)}")
+    y = predictions["label"].map(classes.index).to_numpy(int)
+    return y, predictions[[f"logit_{c}" for c in classes]].to_numpy(), predictions["patient_id"].to_numpy()
+
+
+def resamples(study: params.Study, patients) -> metrics.Resamples:
+    """Return the study's samples of the patients, (n,) ids, of n slices. Notebooks 03 to 07."""
+    return metrics.Resamples(patients, study.statistics.bootstrap, study.statistics.level, study.seed)
 
 
 def intervals(study: params.Study, predictions: pd.DataFrame) -> pd.DataFrame:
     """Score predictions with the study's bootstrap: score, value, low, high. Notebooks 03 to 07."""
     y, logits, patients = truth(predictions)
-    s = study.statistics
-    return metrics.intervals(y, metrics.softmax(logits), patients, s.bootstrap, s.level, study.seed)
+    return metrics.intervals(y, metrics.softmax(logits), classes_of(predictions), resamples(study, patients))
 
 
 def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
     """Return the runs of the plan's fits for these purposes, each once, in the plan's order.
 
+    Args:
+        plan: `runs.plan`, whose runs lie under runs/, or `kept.read`, whose runs the repository keeps.
+        purposes: of the plan.
+
     Raises:
         DataError: a fit is not done; fits are `training.fit`'s business.
     """
-    chosen = plan[plan["purpose"].isin(purposes)].drop_duplicates("id")
-    missing = [f.title for f in chosen["fit"] if runs.load(f) is None]
+    rows = plan[plan["purpose"].isin(purposes)].drop_duplicates("id")
+    done = list(rows["run"]) if "run" in rows else [runs.load(fit) for fit in rows["fit"]]
+    missing = [fit.title for fit, run in zip(rows["fit"], done, strict=True) if run is None]
     if missing:
         raise DataError(f"not fitted yet: {missing[0]} and {len(missing) - 1} more; `python -m btlib fit` fits them")
-    return [runs.Run(f) for f in chosen["fit"]]
+    return done
+
+
+def pooled(plan: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
+    """Return the proposed model's test predictions by (protocol, seed), folds together and told by a column fold.
+
+    Args:
+        plan: as `finished`.
+
+    Notebooks 04, 06 and 07.
+    """
+    folds: dict = {}
+    for run in finished(plan, "proposed"):
+        key = run.fit.protocol, run.fit.seed
+        folds.setdefault(key, []).append(run.predictions("test").assign(fold=run.fit.fold))
+    return {key: pd.concat(members, ignore_index=True) for key, members in folds.items()}
+
+
+def _first_seeds(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The same by protocol, each with its first seed, so that no slice counts twice."""
+    first: dict = {}
+    for (protocol, _), predictions in pooled(plan).items():
+        first.setdefault(protocol, predictions)
+    return first
 
 
 def models(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
@@ -86,30 +136,112 @@ def planes(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         of one seed are pooled. Notebook 04.
     """
     rows = []
-    s = study.statistics
-    parts: dict = {}
-    for run in finished(plan, "proposed"):
-        parts.setdefault((run.fit.protocol, run.fit.seed), []).append(run.predictions("test"))
-    for (protocol, seed), members in parts.items():
-        tested = pd.concat(members).replace({"plane": {"": "unknown"}})
-        for plane, group in tested.groupby("plane"):
+    for (protocol, seed), predictions in pooled(plan).items():
+        for plane, group in predictions.replace({"plane": {"": "unknown"}}).groupby("plane"):
             y, logits, patients = truth(group)
-            right = (logits.argmax(1) == y).astype(float)
-            found = metrics.mean_interval(right, patients, s.bootstrap, s.level, study.seed)
-            rows.append((protocol, seed, plane, len(group), len(set(patients)), *found))
+            accuracy = resamples(study, patients).mean(logits.argmax(1) == y)
+            rows.append((protocol, seed, plane, len(group), len(set(patients)), *accuracy))
     return pd.DataFrame(rows, columns=["protocol", "seed", "plane", "n_test", "patients", "accuracy", "low", "high"])
 
 
 def per_class(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Return every score with its interval, for each model under the comparison protocol's first seed.
+    """Return per_class.csv: every score of each model under the comparison protocol, and of the proposed one elsewhere.
 
     Returns:
-        model, weights, score, value, low, high; folds of one protocol are pooled. Notebooks 03 and 04.
+        protocol, model, weights, score, value, low, high, support (slices of the score's class, or all); folds of a
+        protocol's first seed are pooled. Notebooks 03 and 04.
+    """
+    own = (study.proposed.model, study.proposed.weights or RANDOM)
+    tested = {(study.comparison.protocol, *names): table for names, table in compared(study, plan).items()}
+    tested = {(protocol, *own): table for protocol, table in _first_seeds(plan).items()} | tested
+    parts = []
+    for (protocol, model, weights), predictions in tested.items():
+        scores, y = intervals(study, predictions), truth(predictions)[0]
+        scores["support"] = [metrics.support(score, y, classes_of(predictions)) for score in scores["score"]]
+        parts.append(scores.assign(protocol=protocol, model=model, weights=weights))
+    names = ["protocol", "model", "weights", "score", "value", "low", "high", "support"]
+    return pd.concat(parts, ignore_index=True)[names]
+
+
+def confusion(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return confusion.csv: the proposed model's true and predicted classes under every split, side by side.
+
+    Returns:
+        protocol, label, predicted, n, share (of the label's slices); folds of a protocol's first seed are pooled.
+        Notebook 04.
     """
     parts = []
-    for (model, weights), predictions in compared(study, plan).items():
-        parts.append(intervals(study, predictions).assign(model=model, weights=weights))
-    return pd.concat(parts)[["model", "weights", "score", "value", "low", "high"]].reset_index(drop=True)
+    for protocol, predictions in _first_seeds(plan).items():
+        y, logits, _ = truth(predictions)
+        parts.append(metrics.confusion(y, logits.argmax(1), classes_of(predictions)).assign(protocol=protocol))
+    return pd.concat(parts, ignore_index=True)[["protocol", "label", "predicted", "n", "share"]]
+
+
+def roc(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return roc.csv: the proposed model's one-vs-rest ROC curves under every split.
+
+    Returns:
+        protocol, label, fpr, tpr, auc; folds of a protocol's first seed are pooled, so that a curve also shows whether
+        their probabilities mean the same. Notebook 04.
+    """
+    parts = []
+    for protocol, predictions in _first_seeds(plan).items():
+        y, logits, _ = truth(predictions)
+        parts.append(metrics.roc(y, metrics.softmax(logits), classes_of(predictions)).assign(protocol=protocol))
+    return pd.concat(parts, ignore_index=True)[["protocol", "label", "fpr", "tpr", "auc"]]
+
+
+def patients(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return patients.csv: how many patients the proposed model names rightly, all tested slices of each together.
+
+    Under slices at random, other slices of nearly every patient trained: those rows say nothing about new patients.
+
+    Returns:
+        protocol, seed, rule ("mean probability" of the slices, or their "majority", a tie going to the higher mean
+        probability), label ("all" or a class), patients, right, accuracy, low, high (Wilson's interval: patients are
+        independent), slices. Folds of one seed are pooled. Notebooks 04 and 07.
+
+    Raises:
+        DataError: slices of one patient have different labels.
+    """
+    rows = []
+    for (protocol, seed), predictions in pooled(plan).items():
+        classes = classes_of(predictions)
+        y, logits, ids = truth(predictions)
+        probabilities, label = pd.DataFrame(metrics.softmax(logits)).groupby(ids).mean(), pd.Series(y).groupby(ids)
+        if len(mixed := label.nunique()[label.nunique() > 1]):
+            raise DataError(
+                f"patient {mixed.index[0]}: slices of {mixed.iloc[0]} classes; allowed: one class a patient"
+            )
+        votes = pd.DataFrame(np.eye(len(classes))[logits.argmax(1)]).groupby(ids).mean()
+        for rule, belief in (("mean probability", probabilities), ("majority", votes + 1e-6 * probabilities)):
+            right = belief.to_numpy().argmax(1) == label.first().to_numpy()
+            for c, name in ((None, "all"), *enumerate(classes)):
+                among = (label.first() == c).to_numpy() if c is not None else np.ones(len(right), bool)
+                if among.any():
+                    accuracy = metrics.share(int(right[among].sum()), int(among.sum()), study.statistics.level)
+                    counts = int(among.sum()), int(right[among].sum())
+                    rows.append((protocol, seed, rule, name, *counts, *accuracy, int(label.size()[among].sum())))
+    names = ["protocol", "seed", "rule", "label", "patients", "right", "accuracy", "low", "high", "slices"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def temperatures(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return temperatures.csv: what folds say about scaling the proposed model's logits (`temperature_by_folds`).
+
+    Returns:
+        protocol, seed, folds, n, use (the temperature, empty where folds say that none helps), temperature, low, high,
+        loss, loss_low, loss_high, ece, ece_low, ece_high (after minus before, on folds that it was not fitted on); no
+        row for a protocol of one fold. Notebook 06.
+    """
+    rows = []
+    for (protocol, seed), predictions in pooled(plan).items():
+        if (folds := predictions["fold"].nunique()) > 1:
+            y, logits, ids = truth(predictions)
+            use, *numbers = metrics.temperature_by_folds(logits, y, predictions["fold"], resamples(study, ids))
+            rows.append((protocol, seed, folds, len(y), use, *(value for number in numbers for value in number)))
+    names = [f"{name}{bound}" for name in ("loss", "ece") for bound in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["protocol", "seed", "folds", "n", "use", "temperature", "low", "high", *names])
 
 
 def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -140,8 +272,7 @@ def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     (reference, reference_weights), first = next(iter(tables.items()))
     y, _, patients = truth(first)
     predicted = {model: truth(t)[1].argmax(1) for (model, _), t in tables.items()}
-    s = study.statistics
-    table = metrics.compare(y, predicted, reference, patients, s.bootstrap, s.level, study.seed)
+    table = metrics.compare(y, predicted, reference, resamples(study, patients))
     weights = dict(tables)
     table.insert(1, "weights", [w for m in table["model"] for (n, w) in weights if n == m])
     sizes = {m.model: study.image_size_of(m) for m in [study.proposed, *study.baselines]}
@@ -155,26 +286,22 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return ablation.csv: accuracy of each setting, and its difference from the proposed model's on the same slices.
 
     Returns:
-        factor, setting, seeds, n_test (of one seed), accuracy (mean over seeds), accuracy_low, accuracy_high, accuracy_sd (over
-        seeds; empty for one), difference, difference_low, difference_high (from the proposed model), proposed. No setting was
-        chosen by these numbers: they are test accuracies, to be read, not to be picked from. Notebook 04.
+        factor, setting, fits, n_test, accuracy (over all test slices), accuracy_low, accuracy_high, difference,
+        difference_low, difference_high (from the proposed model), proposed. No setting was chosen by these numbers: they are
+        test accuracies, to be read, not to be picked from. Notebook 04.
     """
     rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
-    made, base = [], None
+    run_of = {run.id: run for run in finished(plan, "ablation")}
+    settings, base = [], None
     for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
-        tested = [runs.Run(f).predictions("test") for f in group["fit"]]
-        accuracy = [float(np.mean(logits.argmax(1) == y)) for y, logits, _ in map(truth, tested)]
-        pooled = pd.concat(tested)
-        base = pooled if base is None else base  # the proposed model comes first
-        found = intervals(study, pooled).set_index("score").loc["accuracy", ["value", "low", "high"]]
-        spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else np.nan
-        gap = (np.nan,) * 3 if pooled is base else _gap(study, pooled, base)
-        made.append(
-            (factor, value or "proposed", len(tested), len(tested[0]), *found, spread, *gap, factor == "proposed")
-        )
-    columns = ["factor", "setting", "seeds", "n_test", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd"]
+        tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
+        base = tested if factor == "proposed" else base  # the proposed model comes first
+        accuracy = intervals(study, tested).set_index("score").loc["accuracy", ["value", "low", "high"]]
+        gap = (np.nan,) * 3 if factor == "proposed" else _gap(study, tested, base)
+        settings.append((factor, value or "proposed", len(group), len(tested), *accuracy, *gap, factor == "proposed"))
+    columns = ["factor", "setting", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high"]
     columns += ["difference", "difference_low", "difference_high", "proposed"]
-    return pd.DataFrame(made, columns=columns)
+    return pd.DataFrame(settings, columns=columns)
 
 
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +330,7 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         gap = (
             (np.nan,) * 3 if base is None or protocol == "image_holdout" else _gap(study, predictions, pd.concat(base))
         )
-        unit = splits.UNIT[protocol.split("_")[0]]
+        unit = splits.rule(protocol).column
         numbers = accuracy[["value", "low", "high"]]
         rows.append((protocol, seed, len(members), len(predictions), *numbers, *gap, unit))
     names = ("protocol", "seed", "fits", "n_test", "accuracy", "accuracy_low", "accuracy_high")
@@ -239,12 +366,11 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gap(study, predictions, base) -> tuple[float, float, float]:
-    arguments = []
-    for table in (predictions, base):
-        y, logits, patients = truth(table)
-        arguments += [logits.argmax(1) == y, patients]
-    s = study.statistics
-    return metrics.gap_bootstrap(*arguments, s.bootstrap, s.level, study.seed)[:3]
+    """Accuracy on one table of predictions minus that on another, of other slices of the same patients perhaps."""
+    y, logits, patients = truth(pd.concat([predictions, base]))
+    right, first = (logits.argmax(1) == y).astype(float), np.arange(len(y)) < len(predictions)
+    a, b = np.where(first, right, np.nan), np.where(first, np.nan, right)
+    return resamples(study, patients).difference(a, b)[:3]
 
 
 def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
@@ -311,7 +437,7 @@ def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
             "weights": fit.weights or RANDOM,
             "n_validation": str(len(y)),
             "accuracy": f"{np.mean(logits.argmax(1) == y):.6g}",
-            "loss": f"{log_loss(y, metrics.softmax(logits), labels=range(len(CLASSES))):.6g}",
+            "loss": f"{log_loss(y, metrics.softmax(logits), labels=range(logits.shape[1])):.6g}",
             **{k: str(facts[k]) for k in ("fit_seconds", "hardware", "commit")},
             "settings": json.dumps({k: fit.model_dump()[k] for k in SETTINGS}, sort_keys=True),
         }
@@ -387,27 +513,64 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     return result.reset_index(drop=True)
 
 
-def claims(study: params.Study, found: dict[str, tuple]) -> pd.DataFrame:
-    """Return claims.csv: what the paper claims, what came out here, and a verdict.
+SLICES = 3064
+"""Slices of the Figshare set, which the paper names; of how many its test set was, its abstract does not say."""
+
+HELD_OUT = (0.1, 0.15, 0.2)
+"""Shares of them that a random hold-out usually takes."""
+
+COPIES = 0.05
+"""Share of copies of the study's slices above which a score on an external set is no test of carrying over."""
+
+
+class Finding(NamedTuple):
+    """What the study found for a claim; a value that is counted, not estimated, has bounds that are NaN."""
+
+    value: float
+    low: float
+    high: float
+    n: int | None = None
+    """Slices that it was measured on, where the paper's own number of slices has to be guessed from it."""
+    untested: str = ""
+    """Why the number tests no claim: the whole verdict."""
+
+
+def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
+    """Return claims.csv: what the paper claims, what came out here, and a verdict on two uncertain numbers.
 
     Args:
         study: the parameters.
-        found: claim's key in params/claims.yaml to (value, low, high), and a verdict where the numbers alone would
-            mislead; a claim without an entry was not tested here.
+        found: claim's key in params/claims.yaml to what came out; a claim without an entry was not tested here.
 
     Returns:
-        claim, paper, ours, low, high, verdict, data. "reached": our value is at least the paper's; "within the
-        interval": it is less, but the paper's lies in our interval; else "not reached". A claim without a number
-        "holds" where our interval lies above 0. Notebook 07.
+        claim, paper, paper_low, paper_high (Wilson's interval, the widest of those that its unknown test size allows),
+        ours, low, high, verdict, data, assumption (about that size). The verdict is ours against the paper's number, or
+        against 0 where the claim has none: "higher", "lower", "cannot be told apart" (also where the possible sizes do
+        not agree), "not tested: why" or "not testable: N % are copies". Notebook 07.
     """
     rows = []
     for key, claim in listed_claims().items():
-        value, low, high, *said = found.get(key, (np.nan,) * 3)
+        ours = Finding(*found.get(key, (np.nan,) * 3))
+        sizes, assumption = _paper_sizes(key, claim["value"], ours.n)
+        theirs = [metrics.share(round(claim["value"] * n), n, study.statistics.level) for n in sizes]
         paper = np.nan if claim["value"] is None else claim["value"]
-        verdict = "not tested" if np.isnan(value) else _verdict(study, paper, value, low, high, *said)
+        bounds = (min(i.low for i in theirs), max(i.high for i in theirs)) if theirs else (np.nan, np.nan)
         data = said_of(study.external if key.startswith("external") and study.external else study.data)
-        rows.append((claim["text"], paper, value, low, high, verdict, data if not np.isnan(value) else ""))
-    return pd.DataFrame(rows, columns=["claim", "paper", "ours", "low", "high", "verdict", "data"])
+        verdict, data = _verdict(study, ours, theirs), "" if np.isnan(ours.value) else data
+        rows.append((claim["text"], paper, *bounds, *ours[:3], verdict, data, assumption))
+    names = ["claim", "paper", "paper_low", "paper_high", "ours", "low", "high", "verdict", "data", "assumption"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _paper_sizes(key: str, value: float | None, n: int | None) -> tuple[list[int], str]:
+    """The possible sizes of the test set that a number of the paper stands on, and what they assume."""
+    if value is None:
+        return [], ""
+    if key.startswith("external"):
+        return ([n], f"paper's test size unknown: taken as ours, {n} slices") if n else ([], "")
+    sizes = [int(np.ceil(share * SLICES)) for share in HELD_OUT]
+    shares = ", ".join(f"{100 * share:g}" for share in HELD_OUT)
+    return sizes, f"paper's test size unknown: {', '.join(map(str, sizes))} slices ({shares} %)"
 
 
 def listed_claims() -> dict[str, dict]:
@@ -415,25 +578,25 @@ def listed_claims() -> dict[str, dict]:
     return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
 
 
-def _verdict(study, paper, value, low, high, said="") -> str:
-    if said:
-        return said
+def _verdict(study, ours: Finding, theirs: list[metrics.Interval]) -> str:
+    if np.isnan(ours.value):
+        return "not tested: not run here"
     if study.data.source == "phantom":
-        return "no verdict"
-    if np.isnan(paper):
-        low, high = (value if np.isnan(bound) else bound for bound in (low, high))
-        return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
-    if value >= paper:
-        return "reached"
-    return "within the interval" if low <= paper <= high else "not reached"
+        return "not tested: made-up slices"
+    if ours.untested:
+        return ours.untested
+    bounds = (ours.value if np.isnan(bound) else bound for bound in ours[1:3])
+    own = metrics.Interval(ours.value, *bounds)
+    words = {metrics.verdict(own, other) for other in theirs or [metrics.Interval(0, 0, 0)]}
+    return words.pop() if len(words) == 1 else metrics.ALIKE
 
 
 RIVALS = ("vgg16", "resnet152v2", "vit_b16")
 """The networks that the paper's EfficientNet is said to be ahead of."""
 
 
-def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, tuple]:
-    """Collect what this study found for each claim of params/claims.yaml: value, low, high and, perhaps, a verdict.
+def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, Finding]:
+    """Collect what this study found for each claim of params/claims.yaml.
 
     Args:
         study: the parameters.
@@ -441,38 +604,42 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         split: leakage.csv.
 
     Returns:
-        Claim's key to numbers; keys of what was not run are absent. Notebook 07.
+        Claim's key to what came out; keys of what was not run are absent. Notebook 07.
     """
     made = {}
     for key, protocols in (("accuracy", ["image_holdout"]), ("accuracy_patients", ["group_folds", "group_holdout"])):
         rows = next((r for p in protocols if len(r := split[split["protocol"] == p])), None)
         if rows is not None:  # the last row of a protocol pools its seeds
-            made[key] = tuple(rows.iloc[-1][["accuracy", "accuracy_low", "accuracy_high"]])
+            made[key] = Finding(*rows.iloc[-1][["accuracy", "accuracy_low", "accuracy_high"]])
     compared = _read(study, "comparison")
     compared = compared[compared["model"].isin(RIVALS)] if len(compared) else compared
     if len(compared):
         best = compared.sort_values("accuracy").iloc[-1]
         theirs, own = (f"{best[f'{who}weights']} weights, {best[f'{who}image_size']} px" for who in ("", "reference_"))
-        said = "" if theirs == own else f"no fair test: {theirs} against {own}"
-        made["baselines"] = (-best["difference"], -best["high"], -best["low"], said)
+        untested = "" if theirs == own else f"not tested: no fair test, {theirs} against {own}"
+        made["baselines"] = Finding(-best["difference"], -best["high"], -best["low"], untested=untested)
         rivals = scores[scores["model"].isin(RIVALS)]["parameters"].min()
         own = scores[scores["model"] == study.proposed.model]["parameters"].iloc[0]
-        made["parameters"] = (1 - own / rivals, np.nan, np.nan)  # counted, not estimated
+        made["parameters"] = Finding(1 - own / rivals, np.nan, np.nan)  # counted, not estimated
     maps = _read(study, "gradcam_controls")
     if len(maps):
         first = (maps["model"] == study.proposed.model) & (maps["method"] == study.gradcam.methods[0])
         rows = maps[first & (maps["score"] == "energy")]
         best = rows.sort_values("control_mean").iloc[-1]  # bounds of a difference from two intervals: cautious
-        made["gradcam"] = (
+        made["gradcam"] = Finding(
             best["mean"] - best["control_mean"],
             best["low"] - best["control_high"],
             best["high"] - best["control_low"],
         )
     outside = _read(study, "cross_dataset")
+    n = {} if outside.empty else outside.drop_duplicates("slices").set_index("slices")["n"]
     for key, name in (("external", "all"), ("external_clean", "clean")):
         row = outside[outside["slices"] == name] if len(outside) else outside
-        if len(row):
-            made[key] = tuple(row.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]])
+        if len(row) and n[name]:
+            copies = 0 if name == "clean" else 1 - n["clean"] / n["all"]
+            untested = f"not testable: {100 * copies:.0f} % are copies" if copies > COPIES else ""
+            numbers = row.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]]
+            made[key] = Finding(*numbers, int(n[name]), untested)
     return made
 
 
@@ -511,10 +678,10 @@ def holdout_errors(accuracy: float, slices: int, level: float) -> pd.DataFrame:
         fraction held out, n_test, right, wrong, accuracy (of that count), low, high. Notebook 07.
     """
     rows = []
-    for fraction in (0.1, 0.15, 0.2):
+    for fraction in HELD_OUT:
         n = int(np.ceil(fraction * slices))
         right = round(accuracy * n)
-        rows.append((fraction, n, right, n - right, right / n, *metrics.wilson(right, n, level)))
+        rows.append((fraction, n, right, n - right, *metrics.share(right, n, level)))
     return pd.DataFrame(rows, columns=["fraction", "n_test", "right", "wrong", "accuracy", "low", "high"])
 
 
@@ -575,7 +742,8 @@ def verdict_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFra
     """Say claim by claim what came out, and what the split alone makes. Markdown, notebook 07."""
     lines = [banner(study), ""]
     for row in table.itertuples():
-        paper = "" if np.isnan(row.paper) else f" Paper: {percent(row.paper)}."
+        bounds = [] if np.isnan(row.paper_low) else [row.paper_low, row.paper_high]
+        paper = "" if np.isnan(row.paper) else f" Paper: {percent(row.paper, *bounds)}."
         ours = (
             ""
             if np.isnan(row.ours)

@@ -1,0 +1,259 @@
+"""What the pages say: banner, deciding sentence, claims, questions, and the kept results on real slices."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from btlib import DataError, params
+from btlib.params import Study
+from btlib.site import readable
+from btlib.study import tables
+
+KINDS = ("tables", "figures")
+KEPT = "figshare"
+"""The profile whose results are kept in the repository."""
+MADE_UP = "Made-up slices (phantoms): says nothing about patients."
+ATTRIBUTION = "Slices: Jun Cheng, brain tumor dataset, Figshare 1512427, CC BY 4.0."
+NO_DEVICE = "Not a medical device: nothing here is fit for diagnosis."
+
+
+def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict], real: dict) -> dict:
+    """Collect all that the templates of the pages read.
+
+    Args:
+        study: the parameters that the notebooks were run with.
+        notebooks: name to executed notebook.
+        about: what `report.provenance` returns.
+        figures: name to name, file, title, caption, alt and pictures (whether it shows slices).
+        real: what `copy_kept` returns.
+
+    Raises:
+        DataError: a table that the front page needs is missing, or none of the figures that it may show is there.
+
+    Used by `make report`.
+    """
+    front = {place: _first(names, figures) for place, names in tables.WORDS["front"].items()}
+    if front["main"] is None:
+        folder = tables.folder(study.profile) / "figures"
+        raise DataError(f"{folder}: none of {', '.join(tables.WORDS['front']['main'])}.svg; run notebook 07")
+    for figure in figures.values():
+        figure["caption"] = " ".join([figure["caption"], *_of_whom(study, figure["pictures"])])
+    return {
+        "study": study,
+        "made_up": made_up(study),
+        "banner": banner(study),
+        "front": front,
+        "decisive": decisive(study),
+        "claims": claims(study),
+        "level": f"{100 * study.statistics.level:g}{readable.SPACE}%",
+        "real": real,
+        "questions": [question(name, book) for name, book in notebooks.items()],
+        "tables": {name: _table(study, name) for name in about["tables"]},
+        "figures": figures,
+        "about": about,
+        "records": _records(about),
+        "parameters": yaml.safe_dump(about["parameters"], sort_keys=False, default_flow_style=None, width=100),
+        "sources": yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8")),
+    }
+
+
+def made_up(study: Study) -> bool:
+    """Tell whether the study's own slices are phantoms. Used by `make report`."""
+    return study.data.source == "phantom"
+
+
+def banner(study: Study) -> str:
+    """Return what stands above every page: that slices are made up, where they are. Used by `make report`."""
+    if made_up(study):
+        return MADE_UP
+    if study.external is not None and study.external.source == "phantom":
+        return "The external set is made up (phantoms): its scores say nothing about patients."
+    return ""
+
+
+def footer(study: Study) -> str:
+    """Return what stands below every page: whose slices these are, as their licence asks. Used by `make report`."""
+    return " ".join([NO_DEVICE, *([ATTRIBUTION] if study.data.source == "figshare" else [])])
+
+
+def decisive(study: Study) -> str:
+    """Write the sentence that decides: the proposed model's accuracy under each split, from models.csv.
+
+    Args:
+        study: names the proposed model and the protocols, of which the first is compared with the others.
+
+    Returns:
+        Plain text; accuracies are of all test slices of a protocol's folds and seeds together, in percent.
+
+    Raises:
+        DataError: models.csv is missing or has no row of the proposed model.
+
+    Used by `make report`.
+    """
+    rows = tables.read(study.profile, "models")
+    rows = rows[(rows["model"] == study.proposed.model) & (rows["weights"] == (study.proposed.weights or "random"))]
+    if rows.empty:
+        raise DataError(f"tables/models.csv: no row of the proposed model {study.proposed.model}; run notebook 04")
+    right = (rows["accuracy"] * rows["n_test"]).groupby(rows["protocol"], sort=False).sum()
+    share = right / rows.groupby("protocol", sort=False)["n_test"].sum()
+    listed = [p.protocol for p in study.protocols if p.protocol in share]
+    words = [f"{readable.cell(str(share[p]), 'share')} {tables.WORDS['decides'][p]}" for p in listed]
+    name = tables.WORDS["words"].get(study.proposed.model, study.proposed.model)
+    return f"The proposed network, {name}, is right on {'; on '.join(words)}."
+
+
+CLAIMS = ("claim", "paper", "ours", "low", "high", "verdict", "data")
+
+
+def claims(study: Study) -> list[dict[str, str]]:
+    """Put every claim of claims.csv into words.
+
+    Args:
+        study: whose claims.csv is read.
+
+    Returns:
+        Rows of claim, notebook (that answers it), paper, ours (with its interval; a difference in points), verdict, data, and for made-up
+        slices real and real_verdict, what the kept results on real slices say of the same claim ("" where there are none).
+
+    Raises:
+        DataError: claims.csv is missing, or lacks a column.
+
+    Used by `make report`.
+    """
+    table = tables.read(study.profile, "claims").astype(object)
+    if missing := [column for column in CLAIMS if column not in table]:
+        raise DataError(f"tables/claims.csv: no column {', '.join(missing)}; run notebook 07 again")
+    texts = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
+    keys = {claim["text"]: key for key, claim in texts.items()}
+    other = {"notebook": "07_paper_vs_reproduction", "unit": "share"}
+    kept = {}
+    if made_up(study) and (tables.folder(KEPT) / "tables" / "claims.csv").exists():
+        kept = tables.read(KEPT, "claims").astype(object).set_index("claim").to_dict("index")
+    rows = []
+    for row in table.to_dict("records"):
+        about = tables.WORDS["claims"].get(keys.get(row["claim"]), other)
+        real = kept.get(row["claim"])
+        rows.append(
+            {
+                "claim": row["claim"],
+                "notebook": about["notebook"],
+                "paper": _published(row["paper"]),
+                "ours": _with_interval(row, about["unit"]),
+                "verdict": _text(row["verdict"]),
+                "data": _text(row["data"]),
+                "real": _with_interval(real, about["unit"]) if real else "",
+                "real_verdict": _text(real["verdict"]) if real else "",
+            }
+        )
+    return rows
+
+
+def question(name: str, book) -> dict[str, str]:
+    """Return a notebook's name, number, term, title (a question) and the sentence under it, without Markdown's marks.
+
+    Args:
+        name: the notebook's name, such as "05_gradcam".
+        book: the notebook.
+
+    Raises:
+        DataError: the first cell does not begin with a title.
+
+    Used by `make report`.
+    """
+    lines = [line.strip() for line in book.cells[0].source.splitlines() if line.strip()]
+    if not lines or not lines[0].startswith("# "):
+        raise DataError(f"{name}.ipynb: the first cell starts with {lines[:1]}; allowed: a title, '# ...'")
+    plain = [re.sub(r"\[([^\]]+)\]\([^)]*\)|[*`_]{1,2}(?=\S)|(?<=\S)[*`]{1,2}", r"\1", line) for line in lines]
+    number = int(re.match(r"\d*", name)[0] or 0)
+    term = tables.WORDS["notebooks"].get(name, re.sub(r"^\d+_", "", name).replace("_", " ").capitalize())
+    title = re.sub(r"^# (\d+\s+)?", "", plain[0])
+    return {"name": name, "number": number, "term": term, "title": title, "says": plain[1] if plain[1:] else ""}
+
+
+def copy_kept(source: Path) -> dict:
+    """Copy the kept results on real slices, where the repository has them, as the page real/index.
+
+    Args:
+        source: the folder that Sphinx reads.
+
+    Returns:
+        page: whether there is one; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
+        as `context` takes figures, or None.
+
+    Used by `make report`.
+    """
+    kept = tables.folder(KEPT)
+    says, figure = "", None
+    if (kept / "tables" / "models.csv").exists():
+        with contextlib.suppress(DataError):  # the kept tables may be of an earlier proposed model
+            says = decisive(params.load(KEPT))
+    if not (kept / "README.md").exists():
+        return {"page": False, "says": says, "figure": None}
+    (source / "real").mkdir()
+    shutil.copy(kept / "README.md", source / "real" / "index.md")
+    for path in [*kept.glob("figures/*.svg"), *kept.glob("tables/*.csv"), *kept.glob("*.csv"), *kept.glob("*.json")]:
+        target = source / "real" / path.relative_to(kept)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    for name in tables.WORDS["front"]["main"]:
+        if (source / "real" / "figures" / f"{name}.svg").exists():
+            figure = {"name": name, "file": f"real/figures/{name}.svg", **tables.described(name)}
+            break
+    return {"page": True, "says": says, "figure": figure}
+
+
+def _records(about: dict) -> dict[str, list]:
+    """Return the rows of the page Provenance: of data, fits and times."""
+    seconds = about["wall_seconds"]
+    of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
+    of_fits = ("id", "title", "hardware", "backend", "fit_seconds", "commit")
+    return {
+        "data": [[row[key] for key in of_data] for row in about["data"]],
+        "fits": [[row[key] for key in of_fits] for row in about["fits"]],
+        "times": [
+            (name, f"{time:,.1f} s") for name, time in (seconds | {"all notebooks": sum(seconds.values())}).items()
+        ],
+    }
+
+
+def _first(names: list[str], figures: dict[str, dict]) -> dict | None:
+    return next((figures[name] for name in names if name in figures), None)
+
+
+def _of_whom(study: Study, pictures: bool) -> list[str]:
+    if made_up(study):
+        return [MADE_UP]
+    return [ATTRIBUTION] if pictures and study.data.source == "figshare" else []
+
+
+def _table(study: Study, name: str) -> readable.Table:
+    path = tables.folder(study.profile) / "tables" / f"{name}.csv"
+    return readable.readable(name, pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+def _text(value) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _with_interval(row: dict, unit: str) -> str:
+    """Write what a claim's row found: a share or a difference of shares in its unit, another number as it is."""
+    value, low, high = (_text(row[column]) for column in ("ours", "low", "high"))
+    try:
+        kind = unit if -1 <= float(value) <= 1 else "number"
+    except ValueError:
+        kind = "text"
+    return readable.interval(value, low, high, kind)
+
+
+def _published(value) -> str:
+    """Write what the paper says, with the paper's two decimals."""
+    try:
+        return f"{100 * float(value):.2f}{readable.SPACE}%" if not pd.isna(value) else ""
+    except ValueError:
+        return str(value)
