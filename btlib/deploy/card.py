@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
 from scipy import special
@@ -26,26 +25,12 @@ INTENDED = """## Intended use
 - Not for patients, not for screening, and not for slices without a tumour: it always names one of its classes."""
 
 
-def truth(run: runs.Run, role: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y (n,) int, logits (n, k) and patient ids (n,) of the slices that a run predicted, by its own k classes.
-
-    Args:
-        run: finished.
-        role: "validation", "test", or None for both.
-
-    Used by `write`, `publish.facts_of`.
-    """
-    table = run.predictions(role)
-    y = table["label"].map(run.fit.classes.index).to_numpy(int)
-    return y, table[runs.logits_of(run.fit.classes)].to_numpy(float), table["patient_id"].to_numpy()
-
-
 def fitted_temperature(run: runs.Run) -> float | None:
     """Return the temperature that fits a run's validation slices; None where there are none, or all are right.
 
     Used by `write`, `publish.facts_of`.
     """
-    y, logits, _ = truth(run, "validation")
+    y, logits, _ = results.truth(run.predictions("validation"))
     return round(metrics.fit_temperature(logits, y), 6) if (logits.argmax(1) != y).any() else None
 
 
@@ -70,8 +55,10 @@ def write(run: runs.Run, facts) -> str:
     front = yaml.safe_dump(_front(fit, facts, scores, source), sort_keys=False, allow_unicode=True).strip()
     phantom = ["**Fitted on made-up slices: it says nothing about patients.**"] if source == "phantom" else []
     macs = f"{about['macs']:,}" if about["macs"] is not None else "an unknown number of"
-    y, logits, _ = truth(run, "test")
-    measured = [(s.replace("_", " "), results.percent(*r)) for s, r in zip(scores.index, scores.to_numpy(), strict=True)]
+    y, logits, _ = results.truth(run.predictions("test"))
+    measured = [
+        (s.replace("_", " "), results.percent(*r)) for s, r in zip(scores.index, scores.to_numpy(), strict=True)
+    ]
     columns = ["score on the test slices", f"value ({100 * level:g} % interval over patients)"]
     parts = [
         f"---\n{front}\n---",
@@ -96,7 +83,7 @@ def write(run: runs.Run, facts) -> str:
 
 def _scores(run: runs.Run, study: params.Study | None) -> tuple[pd.DataFrame, float]:
     """Score, value, low, high of the test slices; and the level of the intervals."""
-    y, logits, patients = truth(run, "test")
+    y, logits, patients = results.truth(run.predictions("test"))
     s = (study or params.load("figshare")).statistics
     probabilities = metrics.softmax(logits)
     resamples = metrics.Resamples(patients, s.bootstrap, s.level, run.fit.seed)
@@ -139,8 +126,8 @@ def _data(fit: runs.Fit, facts, about: dict, source: str) -> str:
 
 def _probabilities(run: runs.Run, facts) -> str:
     """Say where the temperature and the limit of the energy come from."""
-    y, logits, _ = truth(run, "test")
-    validated = len(truth(run, "validation")[0])
+    y, logits, _ = results.truth(run.predictions("test"))
+    validated = len(run.predictions("validation"))
     if facts.temperature is None:
         reason = "every validation slice was right" if validated else "it was fitted without validation slices"
         calibrated = f"- Not calibrated: {reason}, so no temperature could be fitted."
@@ -166,7 +153,9 @@ def _probabilities(run: runs.Run, facts) -> str:
 
 
 def _fitted(fit: runs.Fit, about: dict) -> str:
-    made_with = f"{about['hardware']} ({about['cores']} cores), Keras {about['versions']['keras']} on {about['backend']}"
+    made_with = (
+        f"{about['hardware']} ({about['cores']} cores), Keras {about['versions']['keras']} on {about['backend']}"
+    )
     return "\n".join(
         [
             "## How it was fitted",

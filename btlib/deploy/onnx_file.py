@@ -3,6 +3,9 @@
 import contextlib
 import io
 import logging
+import os
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -43,7 +46,7 @@ def write(model, facts: Facts, path: Path) -> None:
     # A loaded model counts as never called, so Keras has to be told what it takes.
     taken = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="image")
     with files.replacing(path) as temporary:
-        with _quiet() as said:
+        with _quiet():
             model.export(temporary, format="onnx", verbose=False, input_signature=[taken])
         exported = onnx.load(temporary)
         _rename(exported.graph, "logits")
@@ -51,8 +54,9 @@ def write(model, facts: Facts, path: Path) -> None:
         try:
             onnx.checker.check_model(exported)
         except onnx.checker.ValidationError as error:
-            reason = " ".join([str(error), *said.getvalue().splitlines()])[:400]
-            raise DataError(f"{facts.name}: has an operation that ONNX has not: {reason}") from None
+            raise DataError(
+                f"{facts.name}: has an operation that ONNX has not: {' '.join(str(error).split())}"
+            ) from None
         onnx.save(exported, temporary)
 
 
@@ -73,15 +77,23 @@ def _teach_erfc() -> None:
 
 @contextlib.contextmanager
 def _quiet():
-    """Keep what exporters print from the screen; it is given for messages."""
-    said = io.StringIO()
+    """Keep what exporters print, TensorFlow's C++ too, from the screen."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    kept = [os.dup(1), os.dup(2)]
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with tempfile.TemporaryFile() as said, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield said
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream in (1, 2):
+                os.dup2(said.fileno(), stream)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                yield
     finally:
+        for stream, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, stream)
+            os.close(original)
         logging.disable(disabled)
 
 

@@ -13,13 +13,13 @@ from scipy import special
 from btlib import CLASSES, DataError, files, home, params, shipped
 from btlib.deploy import card
 from btlib.fitting import runs
+from btlib.study import results
 
 MODEL, FACTS, CARD = "model.keras", "model.json", "README.md"
 """What a folder published/<name>/ holds."""
 
 MAX_BYTES = 20 * 2**20
 """A published model lies in the repository, so it must be small."""
-
 
 
 class Facts(params.Section):
@@ -179,7 +179,7 @@ def facts_of(run: runs.Run, name: str | None = None, temperature: float | None =
 
     Used by `write`, `open_model`.
     """
-    _, logits, _ = card.truth(run)
+    _, logits, _ = results.truth(run.predictions())
     known = special.logsumexp(logits, axis=1) if len(logits) else logits
     return Facts(
         name=name or f"{run.fit.model}, run {run.id}",

@@ -740,21 +740,25 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
     return figure
 
 
-def gradcam_overlay(image, heat, words: str) -> mpl.figure.Figure:
+def gradcam_overlay(image, heat, title: str, words: list[str]) -> mpl.figure.Figure:
     """Draw one slice, and beside it the slice under its map.
 
     Args:
         image: (S, S) uint8.
         heat: (S, S), 0 to 1.
-        words: the title.
+        title: above the slices.
+        words: lines below them; long ones are folded.
 
     Used by `python -m btlib predict`.
     """
-    figure, axes = _subplots(1, 2, 4.4, 2.5)
+    lines = [line for text in words for line in textwrap.wrap(text, 78)]
+    figure, axes = _subplots(1, 2, 4.6, 2.6 + 0.14 * len(lines))
     _bare(axes)
     _show(axes[0], image)
     _show(axes[1], image, heat)
-    figure.suptitle(words, size=9)
+    # Names of files are no mathematics, whatever dollars they hold.
+    figure.suptitle(title, size=9, parse_math=False)
+    figure.supxlabel("\n".join(lines), x=0.02, ha="left", size=7, parse_math=False)
     return figure
 
 

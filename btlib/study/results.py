@@ -441,6 +441,10 @@ def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
             **{k: str(facts[k]) for k in ("fit_seconds", "hardware", "commit")},
             "settings": json.dumps({k: fit.model_dump()[k] for k in SETTINGS}, sort_keys=True),
         }
+    if not rows:
+        raise DataError(
+            f"{home() / 'runs'}: no fit of {study.proposed.model} on these data yet; `python -m btlib fit` makes them"
+        )
     table = pd.DataFrame(rows.values())
     plan = runs.plan(study, fingerprint)
     own = _flat({k: plan["fit"].iloc[0].model_dump()[k] for k in SETTINGS})
