@@ -22,8 +22,8 @@ report: $(READY)  ## run the study and build its report (PROFILE=quick: made-up 
 plan: $(READY)  ## print what `make report` would do, and how long the fits will take
 	@$(BIN)/python -m btlib study params/$(PROFILE).yaml --dry-run
 
-serve: $(READY)  ## serve the report on this machine, at port 8000 or the next free one
-	@$(BIN)/python -m btlib serve $(PROFILE)
+serve: $(READY)  ## serve the report on http://localhost:8000 (PORT=8001: elsewhere)
+	@$(BIN)/python -m btlib serve $(PROFILE) --port $(or $(PORT),8000)
 
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest

@@ -286,7 +286,7 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     """Fine-tune as notebooks on these slices do, in this process: whole slices, one rate, `fit` on arrays in memory."""
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
 
     study, size = params.load(path), int(image_size)
     whole = study.preprocessing.model_copy(update={"image_size": size, "crop_to_head": False})
@@ -294,14 +294,14 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     role = _held_out(study, data).set_index("image_id").loc[data.manifest["image_id"], "role"].to_numpy()
     y = data.manifest["label"].map(CLASSES.index).to_numpy()
     parts = {part: np.flatnonzero(role == part) for part in ("train", "validation")}
-    x, target = training.read(data.images, parts["train"]), np.eye(len(CLASSES))[y[parts["train"]]]
+    x, target = batches.read(data.images, parts["train"]), np.eye(len(CLASSES))[y[parts["train"]]]
     model = models.build(study.proposed.model, study.proposed.weights, size, study.head, 0)
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     seconds, epoch, right, best = 0.0, 0, 0.0, 0.0
     while right < float(least) and seconds < float(most):
         seconds += _seconds(lambda: model.fit(x, target, batch_size=32, verbose=0))
         epoch += 1
-        logits = training.predict(model, data.images, parts["validation"])
+        logits = batches.predict(model, data.images, parts["validation"])
         right = float((logits.argmax(1) == y[parts["validation"]]).mean())
         best = max(best, right)
     return {"seconds": seconds, "accuracy": best, "epochs": epoch}
@@ -314,7 +314,7 @@ def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -
     """
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
 
     work = _training(name, augment=False, n=512)
     pool = work.model.get_layer("pool")
@@ -327,7 +327,7 @@ def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -
     trainer.compile(keras.optimizers.AdamW(1e-3), keras.losses.CategoricalCrossentropy(from_logits=True))
 
     def once():
-        features = training._features(backbone, work.images, rows)
+        features = batches.predict(backbone, work.images, rows)
         top.fit(features, target, batch, epochs, verbose=0)
 
     def recomputed():
@@ -342,7 +342,8 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     """A model, the quick profile's training slices (n of them, repeated) at the real profile's size, and their steps."""
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
+    from btlib.models import augmentation
     from btlib.models import layers as learners
 
     study = params.load(params.DEFAULT)
@@ -358,11 +359,13 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     model = models.build(name, None, size, wanted.head, 0)
     image = keras.Input((size, size, 1))
     learner = learners.copy_of(model, size)
-    trainer = keras.Model(image, learner(training.augmenter(study.augmentation, size, 0)(image) if augment else image))
+    trainer = keras.Model(
+        image, learner(augmentation.augmenter(study.augmentation, size, 0)(image) if augment else image)
+    )
     trainer.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
-    batches = training.Batches(data.images, (rows, y), wanted, "bench")
+    slices = batches.Batches(data.images, (rows, y), wanted, "bench")
     return SimpleNamespace(
-        model=model, trainer=trainer, batches=batches, images=data.images, size=size, batch=wanted.recipe.batch_size
+        model=model, trainer=trainer, batches=slices, images=data.images, size=size, batch=wanted.recipe.batch_size
     )
 
 

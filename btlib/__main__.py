@@ -189,6 +189,13 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def serve(args) -> None:
+    """Show a report in a browser, at http://localhost:PORT."""
+    from btlib.site import build as site
+
+    site.serve(args.profile, args.port)
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import os
@@ -245,26 +252,6 @@ def export(args) -> None:
     if args.onnx is not None:
         onnx_file.write(*publish.open_model(args.model)[:2], args.onnx)
         print(args.onnx)
-
-
-def serve(args) -> None:
-    """Show a profile's report at an address of this machine alone; another port is taken where one is not free."""
-    import functools
-    import http.server
-
-    folder = home() / "reports" / Path(args.profile).stem / "html"
-    if not (folder / "index.html").is_file():
-        raise DataError(f"{folder}: no report yet; make report PROFILE={args.profile}")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    for port in (*range(args.port, args.port + 10), 0):
-        try:
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-            break
-        except OSError:
-            print(f"port {port} is taken", file=sys.stderr)
-    print(f"http://localhost:{server.server_port}  (stop it with Ctrl-C)", flush=True)
-    with server:
-        server.serve_forever()
 
 
 def notebooks(args) -> None:
@@ -330,6 +317,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
+    one = add(serve, "quick --port 8000")
+    one.add_argument("profile", help="the profile whose report it is")
+    one.add_argument("--port", type=int, default=8000)
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
@@ -340,9 +330,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
     one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
     one.add_argument("--temperature", type=float, metavar="T", help="divide logits by T, not by the fitted temperature")
-    one = add(serve, "figshare --port 8000")
-    one.add_argument("profile", nargs="?", default="quick", help="whose report (default: quick)")
-    one.add_argument("--port", type=int, default=8000, help="the first port to try (default: 8000)")
     one = add(notebooks, "")
     one.add_argument("options", nargs="*", help="more options for JupyterLab, after --")
     top.epilog = "\n".join(examples)

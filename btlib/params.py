@@ -166,7 +166,7 @@ class Stage(Section):
 class Erase(Section):
     """Training slices that lose their tumour and with it their class, and as many shapes erased elsewhere that change nothing.
 
-    `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.FILLS`) are drawn
+    `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.TRAINED`) are drawn
     at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation). Tissue pasted from
     elsewhere is for judging alone and never trained on.
     """
@@ -189,7 +189,7 @@ class Recipe(Section):
     """How a model is fitted.
 
     `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
-    masks of training slices (`training.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
+    masks of training slices (`layers.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
     act in the stages that thaw the backbone. No mask is used in prediction.
     """
 

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
-import urllib.request
 import venv
 from pathlib import Path
 
@@ -212,25 +210,7 @@ def test_trials_before_any_fit_say_what_makes_them(monkeypatch, tmp_path):
     assert re.search(r"runs: no fit of \w+ on these data yet; `python -m btlib fit` makes them", said)
 
 
-# ---- report and notebooks on screen -----------------------------------------------------------------------------------
-
-
-def test_serve_takes_the_next_port_where_one_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
-    assert call(monkeypatch, "serve", "quick").endswith("no report yet; make report PROFILE=quick")
-    page = tmp_path / "reports" / "quick" / "html" / "index.html"
-    files.write_text(page, "hello")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "btlib", "serve", "quick", "--port", port]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as server:
-            address = server.stdout.readline().split()[0]
-            assert not address.endswith(f":{port}")
-            assert urllib.request.urlopen(address, timeout=20).read() == b"hello"
-            server.terminate()
-            assert f"port {port} is taken" in server.stderr.read()
+# ---- notebooks on screen ----------------------------------------------------------------------------------------------
 
 
 def test_notebooks_are_opened_as_copies_which_keep_what_was_tried(tmp_path, monkeypatch, capsys):

@@ -35,6 +35,7 @@ FIRST = [
     ("both", "axes.plot(x)"),
     ("widget", "explorer(study)"),
     ("markdown", "## What we saw\n\nSee [the second](02_second.ipynb). The word quokka is for the search."),
+    ("markdown", "A cross-dataset score, its specificity and two baselines."),
 ]
 SECOND = [
     ("markdown", "# What comes next?\n\nNothing does."),

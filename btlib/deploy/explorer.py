@@ -11,7 +11,7 @@ import pandas as pd
 from btlib import DataError
 from btlib.deploy import predict, publish
 from btlib.figures import draw as figures
-from btlib.scores import gradcam
+from btlib.scores import map_tables
 
 
 def attended() -> bool:
@@ -49,7 +49,7 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
 
 
 def _still(images, masks, maps, slices):
-    chosen = gradcam.pick(slices)
+    chosen = map_tables.pick(slices)
     rows = chosen.index[chosen["rule"] == "highest"]
     return figures.gradcam_methods(
         images[rows], {m: heat[rows] for m, heat in maps.items()}, masks[rows], slices.loc[rows]

@@ -18,7 +18,7 @@ from btlib.data import figshare, folders, preprocessing
 from btlib.deploy import publish, volumes
 from btlib.deploy.volumes import Slice
 from btlib.figures import draw as figures
-from btlib.fitting import training
+from btlib.fitting import batches
 from btlib.scores import gradcam
 
 DICOM, NIFTI, MATLAB = (".dcm", ".dicom"), (".nii", ".nii.gz"), (".mat",)
@@ -190,7 +190,7 @@ def _prepared(name: str, facts: publish.Facts) -> Slice | DataError:
 
 
 def _answers(model, facts: publish.Facts, slices: np.ndarray) -> list[dict]:
-    logits = training.predict(model, slices, batch_size=BLOCK if len(slices) > BLOCK // 4 else len(slices))
+    logits = batches.predict(model, slices, batch_size=BLOCK if len(slices) > BLOCK // 4 else len(slices))
     logits = logits.astype(np.float64)
     p = special.softmax(logits / (facts.temperature or 1.0), axis=1)
     rows = pd.DataFrame(p, columns=[f"p_{c}" for c in facts.classes]).assign(energy=special.logsumexp(logits, axis=1))
@@ -209,11 +209,12 @@ def _warnings(energy: float, found: Slice, facts: publish.Facts) -> list[str]:
 
 def _overlay(model, facts: publish.Facts, prepared: np.ndarray, row: dict, path: Path) -> str:
     """Draw a slice and its map with all that is said of it; such pictures travel without their table."""
-    features, _ = gradcam.gradients(model, prepared[None], facts.classes.index(row["class"]), None)
-    heat = gradcam.maps(model, prepared[None], facts.classes.index(row["class"]))[0]
+    number = facts.classes.index(row["class"])
+    coarse = gradcam.coarse_maps(model, prepared[None], number, ["gradcam"])["gradcam"]
+    heat = gradcam.enlarged(coarse, len(prepared))[0]
     words = [
         ",  ".join(f"{c} {row[f'p_{c}']:.3f}" for c in facts.classes),
-        f"map of {row['class']}, of {features.shape[1]} x {features.shape[2]} places; {facts.name}",
+        f"map of {row['class']}, of {coarse.shape[1]} x {coarse.shape[2]} places; {facts.name}",
         *([f"WARNING: {row['warning']}"] if row["warning"] else []),
         "not a medical device; for research only",
     ]

@@ -716,6 +716,42 @@ def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
     return figure
 
 
+def gradcam_erase(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw accuracy with the tumour erased and with as much erased elsewhere, a row a model, a column a class, by fill.
+
+    Args:
+        table: model, erased ("nothing", "tumour" or "elsewhere"), fill, trained, group, accuracy (0 to 1), accuracy_low,
+            accuracy_high.
+
+    Used by notebook 05.
+    """
+    models, groups = list(table["model"].unique()), list(table["group"].unique())
+    fills = table.loc[table["fill"] != "", ["fill", "trained"]].drop_duplicates("fill")
+    names = [f"{fill} (trained)" if trained else fill for fill, trained in fills.itertuples(index=False)]
+    place = np.arange(len(fills))
+    size = 1.4 + 1.6 * len(groups), 0.9 + 1.6 * len(models)
+    figure, axes = _subplots(len(models), len(groups), *size, squeeze=False, sharex=True, sharey=True)
+    for row, model in enumerate(models):
+        for axis, group in zip(axes[row], groups, strict=True):
+            some = table[(table["model"] == model) & (table["group"] == group)]
+            whole = 100 * some.loc[some["erased"] == "nothing", "accuracy"]
+            axis.axvline(whole.iloc[0], color=GREY, lw=0.9, ls=":", label="whole slice")
+            for erased, marker, colour in (("tumour", "o", "#D55E00"), ("elsewhere", "s", "#0072B2")):
+                lines = some[some["erased"] == erased].set_index("fill").reindex(fills["fill"])
+                value, low, high = (100 * lines[f"accuracy{end}"] for end in ("", "_low", "_high"))
+                axis.plot(value, place, marker, color=colour, ms=4, label=f"{erased} erased")
+                _whiskers(axis, value, place, low, high, horizontal=True, ecolor=colour)
+            axis.set(yticks=place, yticklabels=names, xlim=(-3, 103))
+            axis.tick_params(labelsize=7)
+            if row == 0:
+                axis.set_title(LABELS.get(group, group), size=7.5)
+        axes[row, 0].set_ylabel(_model_name(model, "\n"))
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(frameon=False, fontsize=6, loc="lower left")
+    figure.supxlabel("accuracy, % of slices (bars: intervals over patients)", size=8)
+    return figure
+
+
 def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
     """Draw some slices, a row each, with the map of every method and the mask's outline.
 

@@ -88,7 +88,7 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
         return "< 0.001" if number < 0.001 else f"{number:.3f}"
     if kind == "millions":
         return f"{number / 1e6:,.1f}{SPACE}million"
-    if (number == int(number) and "." not in value) or abs(number) >= 1000:
+    if (number.is_integer() and "." not in value) or abs(number) >= 1000:
         return f"{number:,.0f}"
     return f"{number:.4g}" if abs(number) >= 1 else f"{number:.2g}" if abs(number) < 0.01 else f"{number:.3f}"
 

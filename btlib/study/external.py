@@ -14,7 +14,7 @@ from scipy.ndimage import laplace
 from btlib import CLASSES, NO_TUMOR, params
 from btlib.data import datasets
 from btlib.data import manifest as manifests
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.scores import metrics, overlap
 from btlib.study import results
 
@@ -77,7 +77,7 @@ def predictions(study: params.Study, run: runs.Run, external, pairs: pd.DataFram
     table["part"] = known.fillna(PARTS[3]).astype(str)
     logits = np.zeros((0, len(CLASSES)))
     if len(table):
-        logits = training.predict(run.model(), external.images, flip=flip)
+        logits = batches.predict(run.model(), external.images, flip=flip)
     return table.assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
 
 

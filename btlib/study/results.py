@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 
 from btlib import DataError, files, home, params
 from btlib.data import datasets, splits
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.models import counts
 from btlib.scores import metrics
 from btlib.study import tables
@@ -23,6 +23,17 @@ MODELS = (
 )
 RANDOM = "random"
 """What tables write for `weights: null`: a model whose every weight was drawn at random."""
+
+
+def versions() -> str:
+    """Return what a notebook ran with, in one line: Python, packages and the code's commit. Every notebook's last cell."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    packages = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn")
+    return (
+        f"Python {python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}; code at {runs.commit()[:12]}"
+    )
 
 
 def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
@@ -353,7 +364,7 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         once = run.predictions("test")
         data = datasets.load(study.data, run.fit.preprocessing)
         row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
-        logits = training.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
+        logits = batches.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
         twice = once.assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
         parts.setdefault(run.fit.protocol, []).append((twice, once))
     rows = []
