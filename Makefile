@@ -36,8 +36,8 @@ lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
-notebooks: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+notebooks: $(READY)  ## open copies of the notebooks (notebooks/copies) in JupyterLab
+	@$(BIN)/python -m btlib notebooks
 
 picture: $(READY)  ## take README's picture of the quick profile's report (needs chromium and a built report)
 	$(BIN)/python tests/picture.py

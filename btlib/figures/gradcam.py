@@ -225,16 +225,18 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
     return described(figure, "gradcam_methods", methods=", ".join(METHOD_NAMES.get(m, m) for m in maps))
 
 
-def gradcam_overlay(image, heat, words: str) -> mpl.figure.Figure:
-    """Draw one slice, (S, S) uint8, beside the same slice under its map, (S, S), 0 to 1, below a title.
+def gradcam_overlay(image, heat, title: str, words: list[str]) -> mpl.figure.Figure:
+    """Draw one slice, (S, S) uint8, beside the same slice under its map, (S, S), 0 to 1, a title above and lines below.
 
     Used by `python -m btlib predict`.
     """
-    figure, axes = theme.pictures(1, 2, 4.4, 2.5)
+    lines = [line for text in words for line in textwrap.wrap(text, 78)]
+    figure, axes = theme.pictures(1, 2, 4.6, 2.6 + 0.14 * len(lines))
     theme.show(axes[0, 0], image)
     theme.show(axes[0, 1], image, heat)
-    figure.suptitle(words, size=9)
-    return described(figure, "gradcam_overlay", words=words)
+    figure.suptitle(title, size=9)
+    figure.supxlabel("\n".join(lines), size=7)
+    return described(figure, "gradcam_overlay", words="; ".join([title, *lines]))
 
 
 def where_it_looks(table: pd.DataFrame) -> mpl.figure.Figure:
