@@ -14,7 +14,7 @@ from test_publish import made_run
 from btlib import CLASSES, DataError, __main__, params
 from btlib.data import datasets
 from btlib.deploy import explorer, predict, publish, volumes
-from btlib.figures import draw as figures
+from btlib.figures import gradcam as figures
 from btlib.fitting import runs, training
 
 RAMP = np.add.outer(3 * np.arange(40), 2 * np.arange(40)).astype(np.uint8)
