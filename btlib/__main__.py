@@ -221,6 +221,23 @@ def predict(args) -> int:
     return int(failed > 0)
 
 
+def audit(args) -> int:
+    """Find copies inside a set of pictures, or between sets; exit code 0: none, 1: copies, 2: could not run.
+
+    A set is a folder (class folders and Training/Testing are understood), a Figshare folder, a CSV table with the columns
+    path[,label,patient_id,mask,part], or one picture. Found are re-encoded, resized, padded, mirrored, quarter-turned,
+    re-windowed and cropped copies, and those turned by up to about ten degrees. Not found are negatives, crops that
+    leave less than about two thirds of the head along an axis or are turned too, and slices next to each other.
+    """
+    from btlib.deploy import audit as audits
+
+    try:
+        return audits.run(args)
+    except (DataError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
 def export(args) -> None:
     """Write a run as a published model (published/NAME with card), and any model as ONNX."""
     from btlib import files
@@ -272,6 +289,14 @@ class Version(argparse.Action):
         parser.exit()
 
 
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"got {text}; allowed: 0 to 1")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each comes with an example, which its own help and the common one show."""
     top = argparse.ArgumentParser("btlib", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -312,6 +337,22 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
     one.add_argument("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")
     one.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table")
+    one = add(audit, "data/nickparvar data/figshare --within --csv pairs.csv --patients patients.csv")
+    one.add_argument("sets", nargs="+", type=Path, metavar="SET", help="a folder, a .csv table or a picture")
+    one.add_argument("--within", action="store_true", help="with several sets: look inside each too")
+    one.add_argument("--score", type=share, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
+    one.add_argument("--allow", type=share, default=0.0, metavar="SHARE", help="exit 0 up to this share of images")
+    one.add_argument("--strict", action="store_true", help="stop at a picture that cannot be read (default: skip it)")
+    for name, what in (
+        ("csv", "all pairs; a folder/ gets a file for each two sets"),
+        ("json", "everything that is printed, for programs"),
+        ("html", "a page of pairs side by side, to be judged by eye; it holds the pictures"),
+        ("counts", "copies by set, part and class"),
+        ("conflicts", "pairs whose labels disagree"),
+        ("patients", "whose each image is: recovered ids and groups; a folder/ gets a file for each set"),
+        ("split", "for one set, or the first: image, label, group, part; groups kept apart"),
+    ):
+        one.add_argument(f"--{name}", metavar="FILE", help=f"write {what}")
     one = add(export, "08c173aa6a87 --publish lite0 --onnx lite0.onnx")
     one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")

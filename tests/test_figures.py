@@ -255,7 +255,9 @@ DRAWN = {
     "gradcam_against_controls": lambda: gradcam.gradcam_against_controls(SUMMARY),
     "gradcam_cascade": lambda: gradcam.gradcam_cascade(CASCADE),
     "gradcam_methods": lambda: gradcam.gradcam_methods(IMAGES[:2], {"gradcam": MAPS, "layercam": MAPS}, MASKS, CHOSEN),
-    "gradcam_overlay": lambda: gradcam.gradcam_overlay(IMAGES[0], MAPS[0], "a.png", ["Glioma 90 %", "not a medical device"]),
+    "gradcam_overlay": lambda: gradcam.gradcam_overlay(
+        IMAGES[0], MAPS[0], "a.png", ["Glioma 90 %", "not a medical device"]
+    ),
     "where_it_looks": lambda: gradcam.where_it_looks(LOOKS),
     "erased": lambda: gradcam.erased(ERASED),
     "overlap_pairs": lambda: external.overlap_pairs(IMAGES[:2], IMAGES[:2], PAIRS),
