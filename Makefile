@@ -29,7 +29,7 @@ test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest
 
 torture: $(READY)  ## kill, fuzz, fill and repeat for hours; writes reports/reliability.md (LINES="kill_fit memory" SEED=1: some of it)
-	$(BIN)/python tests/torture.py $(LINES) --seed $(or $(SEED),0) $(if $(N),--n $(N)) $(if $(TINY),--tiny)
+	$(BIN)/python benchmarks/torture.py $(LINES) --seed $(or $(SEED),0) $(if $(N),--n $(N)) $(if $(TINY),--tiny)
 
 lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff check .
@@ -43,7 +43,7 @@ picture: $(READY)  ## take README's picture of the quick profile's report (needs
 	$(BIN)/python tests/picture.py
 
 bench: $(READY)  ## measure speed and cost, each as a ratio within one run; writes reports/bench.md
-	$(BIN)/python -m btlib bench
+	$(BIN)/python -m benchmarks bench
 
 lock: $(READY)  ## pin every package anew, for Linux and macOS
 	$(BIN)/pip install --quiet uv

@@ -4,20 +4,24 @@
 #     snakemake --cores all --configfile params/figshare.yaml
 #
 # A fit's folder is named by a hash of all that it depends on, so a changed number asks for other folders, and only
-# for those. A notebook runs again when its source, the code, its sections of the parameter file or its fits change.
+# for those. A notebook runs again when its source, a module that it imports, directly or not, its sections of the
+# parameter file or its fits change.
 
 import hashlib
 import json
 import sys
 from pathlib import Path
 
-from btlib import datasets, files, home, models, params, runs, weights
+from btlib import files, home, params
+from btlib.data import datasets
+from btlib.fitting import runs
+from btlib.models import registry, weights
 
 ROOT = Path(workflow.basedir)
 PYTHON = sys.executable
 study = params.from_mapping(dict(config), "configuration")
 for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if m.weights):
-    weights.ensure(models.REGISTRY[name].source)
+    weights.ensure(registry.REGISTRY[name].source)
 plan = runs.plan(study, datasets.fingerprint(study.data))
 
 workdir: str(home())
@@ -25,7 +29,11 @@ workdir: str(home())
 
 REPORT = f"reports/{study.profile}"
 PARAMETERS = f"{REPORT}/parameters.yaml"
-CODE = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "btlib").glob("*.py")))).hexdigest()
+
+
+def code(*sources):
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files.reached(*sources, root=ROOT))).hexdigest()
+
 
 main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
@@ -54,7 +62,7 @@ rule report:
     output:
         f"{REPORT}/html/index.html",
     params:
-        code=CODE,
+        code=code(*sorted((ROOT / "btlib" / "site").glob("*.py"))),
     shell:
         "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 
@@ -82,7 +90,7 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             f"{REPORT}/notebooks/{notebook}.ipynb",
         params:
             sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
-            code=CODE,
+            code=code(ROOT / "notebooks" / f"{notebook}.ipynb"),
             attempt=f"{REPORT}/notebooks/.{notebook}",
         log:
             f"{REPORT}/notebooks/.{notebook}.log",

@@ -45,7 +45,9 @@ def fit_plan(args) -> None:
     """Print every fit that the study means, whether it is done, and the time that is left."""
     import pandas as pd
 
-    from btlib import datasets, params, runs
+    from btlib import params
+    from btlib.data import datasets
+    from btlib.fitting import runs
 
     chosen = params.load(args.params)
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
@@ -58,7 +60,9 @@ def fit_plan(args) -> None:
 
 def fit(args) -> None:
     """Fit what is missing of a study, or one fit of it."""
-    from btlib import datasets, params, runs, training
+    from btlib import params
+    from btlib.data import datasets
+    from btlib.fitting import runs, training
 
     chosen = params.load(args.params)
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
@@ -76,7 +80,9 @@ def fit(args) -> None:
 
 def trials(args) -> None:
     """Log every configuration fitted so far by its validation score, in reports/<profile>/trials.csv."""
-    from btlib import datasets, params, results
+    from btlib import params
+    from btlib.data import datasets
+    from btlib.study import results
 
     chosen = params.load(args.params)
     table = results.trials(chosen, datasets.fingerprint(chosen.data))
@@ -85,7 +91,9 @@ def trials(args) -> None:
 
 def compare(args) -> None:
     """Compare fits made here with the rows that the study keeps of them, in reports/<profile>/reproduced.csv."""
-    from btlib import datasets, params, results
+    from btlib import params
+    from btlib.data import datasets
+    from btlib.study import results
 
     chosen = params.load(args.params)
     print(results.reproduced(chosen, datasets.fingerprint(chosen.data)).to_string(index=False))
@@ -93,7 +101,7 @@ def compare(args) -> None:
 
 def fetch(args) -> None:
     """Download a data set from its publisher."""
-    from btlib import figshare
+    from btlib.data import figshare
 
     figshare.fetch(Path(args.folder))
 
@@ -101,7 +109,7 @@ def fetch(args) -> None:
 def report(args) -> None:
     """Build the HTML report from executed notebooks."""
     from btlib import params
-    from btlib import report as site
+    from btlib.site import build as site
 
     chosen = params.load(args.params)
     print(site.build(chosen.profile, chosen))
@@ -109,7 +117,7 @@ def report(args) -> None:
 
 def serve(args) -> None:
     """Show a report in a browser, at http://localhost:PORT."""
-    from btlib import report as site
+    from btlib.site import build as site
 
     site.serve(args.profile, args.port)
 
@@ -118,8 +126,9 @@ def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import pandas as pd
 
-    from btlib import files, publish
-    from btlib import predict as answers
+    from btlib import files
+    from btlib.deploy import predict as answers
+    from btlib.deploy import publish
 
     model, facts, said = publish.open_model(args.model)
     said.insert(0, f"{facts.name}, fitted on {facts.data}; not a medical device, for research only")
@@ -144,7 +153,8 @@ def predict(args) -> int:
 
 def export(args) -> None:
     """Write a run as a published model (published/NAME with card), and any model as ONNX."""
-    from btlib import publish, runs
+    from btlib.deploy import publish
+    from btlib.fitting import runs
 
     if args.publish is None and args.onnx is None:
         raise ParamsError("export: got neither --publish NAME nor --onnx FILE; allowed: one of them or both")
@@ -153,29 +163,6 @@ def export(args) -> None:
     if args.onnx is not None:
         publish.onnx(*publish.open_model(args.model)[:2], args.onnx)
         print(args.onnx)
-
-
-def bench(args) -> None:
-    """Measure speed and write reports/bench.csv and reports/bench.md, and cost.csv and growth.csv beside them."""
-    from btlib import bench as measured
-
-    print(measured.run(args.lines).drop(columns=["hardware", "commit"]).to_string(index=False))
-
-
-def probe(args) -> None:
-    """Find the fastest precision of each of a study's models on this machine; about a minute a model, then remembered."""
-    from btlib import bench as measured
-    from btlib import params
-
-    chosen = params.load(args.params)
-    for model in [chosen.proposed, *chosen.baselines]:
-        recipe = chosen.recipes[model.recipe]
-        table = measured.probe([model.model], chosen.image_size_of(model), recipe.batch_size)
-        print(
-            table.drop(columns="reference")
-            .assign(asked_for=table["precision"] == recipe.precision)
-            .to_string(index=False)
-        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -219,8 +206,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
     one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
-    add(bench, "maps audit").add_argument("lines", nargs="*", help="lines of the table (default: all)")
-    add(probe, "params/figshare.yaml").add_argument("params", help="a parameter file")
     top.epilog = "\n".join(examples)
     return top
 

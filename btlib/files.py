@@ -1,17 +1,27 @@
 """Files that are whole or not there, and many of them at a time: every writer of the study goes through here."""
 
+import ast
+import functools
 import glob
+import json
 import os
 import platform
 import shutil
+import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from btlib import DataError
+
 AHEAD = 1024
+
+STRAY = ("$recycle.bin", "@eadir", "__macosx", "desktop.ini", "ehthumbs.db", "lost+found", "thumbs.db")
+"""Names, in small letters, that systems leave in people's folders."""
 
 
 @contextmanager
@@ -58,6 +68,76 @@ def sweep(folder: Path, stem: str) -> None:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
+def is_stray(name: str) -> bool:
+    """Say whether a file, or a folder that it lies in, is hidden (.DS_Store, ._1.mat, ~$list) or a system's own."""
+    pieces = [piece for piece in name.lower().replace("\\", "/").split("/") if piece]
+    return any(piece.startswith((".", "~$")) or piece in STRAY for piece in pieces)
+
+
+def listing(root: Path) -> tuple[list[str], list[str]]:
+    """List the files under a folder, at any depth.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Files as sorted POSIX paths relative to `root`, without stray ones (`is_stray`); and the stray ones, where a folder,
+        ending in "/", stands for all that it holds.
+
+    Raises:
+        DataError: a folder is a symbolic link or cannot be listed.
+
+    Used by the readers.
+    """
+    names, stray = [], []
+
+    def stop(error: OSError):
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for folder, inside, leaves in os.walk(root, onerror=stop):
+        above = Path(folder).relative_to(root)
+        stray += [f"{(above / name).as_posix()}/" for name in inside if is_stray(name)]
+        inside[:] = [name for name in inside if not is_stray(name)]
+        for name in inside:
+            if os.path.islink(os.path.join(folder, name)):
+                raise DataError(f"{Path(folder) / name}: is a symbolic link; put the folder itself there")
+        for name in leaves:
+            (stray if is_stray(name) else names).append((above / name).as_posix())
+    return sorted(names), sorted(stray)
+
+
+def leaf(name: str) -> str:
+    """Return a file's own name, also where a zip file packed on Windows left "folder\\1.mat" as one name."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) -> None:
+    """Stop at a zip file in a data folder that holds what does not lie unpacked there.
+
+    Args:
+        archive: the zip file; only its table of contents is read.
+        names: of the files in the data folder, with or without folders.
+        endings: of the files that matter, in small letters.
+
+    Raises:
+        DataError: something is not unpacked, or the file is no zip file.
+
+    Used by the readers.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [name for name in opened.namelist() if not is_stray(name)]
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise DataError(f"{archive}: no zip file that can be read ({error}); take it away") from None
+    unpacked = set(map(leaf, names))
+    left = [name for name in members if name.lower().endswith(endings) and leaf(name) not in unpacked]
+    if left:
+        raise DataError(
+            f"{archive}: holds {len(left)} files that do not lie unpacked under {archive.parent} ({left[0]}); unpack it "
+            "there, or take it away"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with replacing(path) as temporary:
@@ -85,6 +165,57 @@ def spread(function: Callable, items: Sequence, share: int = 150) -> Iterator:
     with joblib.Parallel(processes, return_as="generator", batch_size=16) as work:
         for first in range(0, len(items), AHEAD):  # results wait in memory for a slow reader; so many at most
             yield from work(joblib.delayed(function)(item) for item in items[first : first + AHEAD])
+
+
+def reached(*sources: Path, root: Path) -> list[Path]:
+    """Return the files that decide what programs or notebooks do: themselves, and what they import of btlib.
+
+    Args:
+        sources: .py and .ipynb files.
+        root: the folder that holds btlib.
+
+    Returns:
+        The sources; each file of btlib that one of them imports, directly or not, at its top or within a function; and
+        files of other kinds beside those (tables, styles), as modules read them. Sorted.
+
+    Raises:
+        SyntaxError: a source or an imported file is no Python.
+
+    Used by the Snakefile, which runs a notebook again when one of these changes.
+    """
+    files, waiting = set(), list(sources)
+    while waiting:
+        path = waiting.pop()
+        if path not in files:
+            files.add(path)
+            waiting += [m for name in _imports(_program(path)) for m in _modules(name, root)]
+    rooms = {f.parent for f in files if root / "btlib" in f.parents}
+    beside = {p for room in rooms for p in room.iterdir() if p.is_file() and p.suffix != ".py"}
+    return sorted(files | {p for p in beside if not p.name.startswith(".")})
+
+
+def _program(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    from IPython.core.inputtransformer2 import TransformerManager  # so that magics are Python too
+
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    return "\n".join(TransformerManager().transform_cell("".join(c["source"])) for c in cells)
+
+
+@functools.cache
+def _imports(program: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(program)))
+    named = {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+    return named | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+
+
+def _modules(name: str, root: Path) -> list[Path]:
+    """The files that importing a dotted name of btlib runs: each package on the way, and the module."""
+    parts = name.split(".") if name.split(".")[0] == "btlib" else []
+    places = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    return [f for p in places for f in (p / "__init__.py", p.with_suffix(".py")) if f.is_file()]
 
 
 def _umask() -> int:

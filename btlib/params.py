@@ -1,8 +1,14 @@
-"""The parameter files: what a study runs, typed and checked before any work starts."""
+"""The parameter files: what a study runs, typed and checked before any work starts.
+
+base.yaml says what holds where a profile says nothing; a profile states its differences. Mappings merge, lists and values
+replace; a recipe may be `like` another, and a stage's key on a recipe holds for all its stages.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
+import math
 import os
 import reprlib
 import types
@@ -13,26 +19,24 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from btlib import CLASSES, NO_TUMOR, ParamsError, files, models
+from btlib import ParamsError, files
+from btlib.models import registry as models
 
 PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
 DEFAULT = "quick"
-QUICK = "as in params/quick.yaml"
-"""What a notebook's parameter cell gives to a section that it leaves alone."""
+NO_PROFILES = ("base", "claims")
+"""Files of params/ that are no study."""
+
+WHOLE = "whole"
+"""Context of a dump that says every key, those with their default too."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=32, le=1024)]
-Protocol = Literal[
-    "image_holdout",
-    "patient_holdout",
-    "group_holdout",
-    "image_folds",
-    "patient_folds",
-    "group_folds",
-    "author_folds",
-]
+Protocol = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*_(holdout|folds)|published)$")]
+"""What is kept together, and how often the slices are cut: `image_holdout`, `group_folds`; see `splits.PROTOCOLS`."""
 Weights = Literal["imagenet"] | None
+Fill = Literal["surroundings", "grey", "mirrored"]
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "eigencam"]
 
 
@@ -43,8 +47,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_serializer(mode="wrap")
-    def _defaults_go_unsaid(self, dump):
+    def _defaults_go_unsaid(self, dump, info):
         # A fit is named for what is dumped here; earlier fits keep their names when a key with a default is added.
+        if info.context == WHOLE:
+            return dump(self)
         fields = type(self).model_fields
         return {k: v for k, v in dump(self).items() if fields[k].is_required() or v != fields[k].default}
 
@@ -55,7 +61,7 @@ class Data(Section):
     source: Literal["phantom", "figshare", "folders"]
     path: str = Field(min_length=1)
     phantom: Phantom | None
-    labels: dict[str, Literal[(*CLASSES, NO_TUMOR)]] | None
+    labels: dict[str, str] | None
     unreadable: Literal["error", "skip"]
 
     @model_validator(mode="after")
@@ -88,10 +94,13 @@ class Preprocessing(Section):
 
 
 class Split(Section):
-    """Sizes of the parts; which unit is kept together is the protocol's business. Notebook 02."""
+    """Sizes of the parts; which unit is kept together is the protocol's business. Notebook 02.
+
+    A `validation_fraction` of 0 trains on everything outside the test part.
+    """
 
     test_fraction: Annotated[float, Field(gt=0, lt=0.9)]
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    validation_fraction: Annotated[float, Field(ge=0, lt=0.9)]
     folds: Annotated[int, Field(ge=2, le=50)]
 
 
@@ -154,11 +163,34 @@ class Stage(Section):
         )
 
 
+class Erase(Section):
+    """Training slices that lose their tumour and with it their class, and as many shapes erased elsewhere that change nothing.
+
+    `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.TRAINED`) are drawn
+    at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation). Tissue pasted from
+    elsewhere is for judging alone and never trained on.
+    """
+
+    tumor: Fraction
+    elsewhere: Fraction
+    fills: Annotated[list[Fill], Field(min_length=1)]
+    noise: Annotated[float, Field(ge=0, le=64)]
+
+    @model_validator(mode="after")
+    def _whole_slices_remain(self):
+        if self.tumor + self.elsewhere >= 1:
+            raise ValueError(
+                f"tumor and elsewhere: got {self.tumor} and {self.elsewhere}; allowed: less than 1 together"
+            )
+        return self
+
+
 class Recipe(Section):
     """How a model is fitted.
 
     `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
-    masks of training slices (`training.CamLoss`). It may be left out, for 0: none. No mask is used in prediction.
+    masks of training slices (`layers.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
+    act in the stages that thaw the backbone. No mask is used in prediction.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=4096)]
@@ -173,37 +205,48 @@ class Recipe(Section):
     patience: Annotated[int, Field(ge=0)]
     stages: Annotated[list[Stage], Field(min_length=1)]
     cam_loss: Annotated[float, Field(ge=0, le=100)] = 0
+    erase: Erase | None = None
+
+    @model_validator(mode="after")
+    def _masks_are_used(self):
+        given = [key for key in ("cam_loss", "erase") if getattr(self, key)]
+        if given and all(stage.unfreeze == "head" for stage in self.stages):
+            raise ValueError(
+                f"{given[0]}: acts in stages that thaw the backbone; allowed: none where the head alone learns"
+            )
+        return self
 
 
 class Model(Section):
-    """Which backbone, from which weights, fitted by which recipe, on slices of which size (null: `preprocessing`'s)."""
+    """Which backbone, from which weights, fitted by which recipe.
+
+    `image_size` is the side of its slices (null: `preprocessing`'s); `output_stride` how many pixels of it one place of its
+    last features stands for (null: as the backbone was published): 160 px at 16 make a map of 10 x 10.
+    """
 
     model: str = Field(min_length=1)
     weights: Weights
     recipe: str
-    image_size: ImageSize | None
+    image_size: ImageSize | None = None
+    output_stride: Literal[8, 16, 32] | None = None
 
 
 class Protocols(Section):
-    """A way of splitting, with the seeds to repeat it with."""
+    """A way of splitting, with the seeds to repeat it with, and which of its folds (null: all)."""
 
     protocol: Protocol
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    folds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
 
-class Ablation(Section):
-    """One factor at a time away from the proposed model. Notebook 04."""
+class Ablation(Protocols):
+    """Changes of the study, each fitted by itself beside the proposed model. Notebook 04.
 
-    protocol: Protocol
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    pooling: list[Literal["gap", "gmp", "flatten"]]
-    dropout: list[Fraction]
-    dense: list[Annotated[int, Field(ge=0, le=8192)]]
-    unfreeze: list[Literal["head", "all"] | Positive]
-    augment: list[bool]
-    image_size: list[ImageSize]
-    weights: list[Weights]
-    recipe: list[str]
+    A change gives dotted keys other values: `{head.pooling: gmp}`; `recipe.KEY` is a key of the proposed model's recipe, or of
+    all its stages.
+    """
+
+    changes: list[dict[str, Any]]
 
 
 class GradCAM(Section):
@@ -231,6 +274,7 @@ class Study(Section):
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    classes: Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]], Field(min_length=2)]
     data: Data
     external: Data | None
     preprocessing: Preprocessing
@@ -249,83 +293,143 @@ class Study(Section):
     statistics: Statistics
 
     @model_validator(mode="after")
-    def _names_exist(self):
-        named = [("proposed", self.proposed), *((f"baselines[{i}]", m) for i, m in enumerate(self.baselines))]
-        fitted = [(f"{key}.recipe", model, model.recipe) for key, model in named]
-        fitted += [(f"ablation.recipe[{i}]", self.proposed, name) for i, name in enumerate(self.ablation.recipe)]
-        for key, _, recipe in fitted:
-            if recipe not in self.recipes:
-                raise ValueError(f"{key}: got {recipe!r}; allowed: {', '.join(self.recipes)}")
-        for key, model in named:
-            if model.model not in models.REGISTRY:
-                raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
-            models.check(model.model, self.image_size_of(model), model.weights is not None)
-        for key, model, recipe in fitted:
-            self._suits(key, model, recipe)
+    def _fits_together(self):
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: got {self.classes}; allowed: each once")
+        named = {"proposed": self.proposed} | {f"baselines[{i}]": m for i, m in enumerate(self.baselines)}
+        for key, model in named.items():
+            self._can_be_fitted(key, model)
+        names = [m.model for m in named.values()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"baselines: {twice[0]} stands twice among proposed and baselines; allowed: once")
         if self.proposed.image_size is not None:
             raise ValueError("proposed.image_size: must be null; `preprocessing.image_size` is the proposed model's")
-        for size in self.ablation.image_size:
-            models.check(self.proposed.model, size, self.proposed.weights is not None)
-        twice = [m.model for _, m in named if sum(m.model == other.model for _, other in named) > 1]
-        if twice:
-            raise ValueError(f"baselines: {twice[0]} stands twice among proposed and baselines; allowed: once")
-        known = [p.protocol for p in self.protocols]
+        self._protocols_are_listed()
+        for i, name in enumerate(self.gradcam.models):
+            self._is_explained(f"gradcam.models[{i}]", name, names)
+        if self.external is not None and self.external.path == self.data.path:
+            raise ValueError("external.path: must differ from data.path")
+        for i, change in enumerate(self.ablation.changes):
+            self._is_a_change(f"ablation.changes[{i}]", change)
+        return self
+
+    def _can_be_fitted(self, key: str, model: Model) -> None:
+        if model.recipe not in self.recipes:
+            raise ValueError(f"{key}.recipe: got {model.recipe!r}; allowed: {', '.join(self.recipes)}")
+        if model.model not in models.REGISTRY:
+            raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
+        models.check(model.model, self.image_size_of(model), model.weights is not None, model.output_stride)
+        recipe, tokens = self.recipes[model.recipe], models.REGISTRY[model.model].tokens
+        if (tokens or self.head.pooling == "flatten") and any(stage.image_scale != 1 for stage in recipe.stages):
+            reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
+            raise ValueError(
+                f"{key}: got {model.recipe!r}, with an `image_scale`; allowed: stages of one size, as {reason}"
+            )
+        reasons = {
+            f"{model.model} has tokens": tokens,
+            "only `gap` and no dense layer let a place speak for a class": self.head.pooling != "gap"
+            or self.head.dense,
+        }
+        if recipe.cam_loss and any(reasons.values()):
+            reason = next(reason for reason, so in reasons.items() if so)
+            raise ValueError(f"{key}: got {model.recipe!r}, with a `cam_loss`; allowed: none, as {reason}")
+        if (recipe.cam_loss or recipe.erase) and self.data.source == "folders":
+            raise ValueError(
+                f"{key}: got {model.recipe!r}, with `cam_loss` or `erase`; allowed: none, as folders hold no masks"
+            )
+        if not self.split.validation_fraction and (
+            recipe.patience or any(stage.schedule == "plateau" for stage in recipe.stages)
+        ):
+            raise ValueError(
+                f"{key}: got {model.recipe!r}, with `patience` or a plateau; allowed: neither where "
+                "split.validation_fraction is 0"
+            )
+
+    def _protocols_are_listed(self) -> None:
+        listed = {p.protocol: p for p in self.protocols}
         for key, protocol in [
             ("comparison.protocol", self.comparison.protocol),
             ("gradcam.protocol", self.gradcam.protocol),
             ("ablation.protocol", self.ablation.protocol),
         ]:
-            if protocol not in known:
-                raise ValueError(f"{key}: got {protocol!r}; allowed, being listed in `protocols`: {', '.join(known)}")
-        seeds = next(p.seeds for p in self.protocols if p.protocol == self.comparison.protocol)
-        if self.comparison.seeds != seeds[: len(self.comparison.seeds)]:
-            raise ValueError(
-                f"comparison.seeds: got {self.comparison.seeds}; allowed: the first of {seeds}, the seeds of "
-                f"{self.comparison.protocol}"
-            )
-        names = {self.proposed.model, *(m.model for m in self.baselines)}
-        for i, name in enumerate(self.gradcam.models):
-            base, slash, recipe = name.partition("/")
-            if base not in names or (slash and recipe not in self.recipes):
+            if protocol not in listed:
+                raise ValueError(f"{key}: got {protocol!r}; allowed, being listed in `protocols`: {', '.join(listed)}")
+        for key, some in [("comparison", self.comparison), ("ablation", self.ablation)]:
+            seeds, folds = listed[some.protocol].seeds, listed[some.protocol].folds
+            if some.seeds != seeds[: len(some.seeds)]:
                 raise ValueError(
-                    f"gradcam.models[{i}]: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}; or one of them "
-                    f"with another recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}"
+                    f"{key}.seeds: got {some.seeds}; allowed: the first of {seeds}, the seeds of {some.protocol}"
                 )
-            if slash:
-                self._suits(f"gradcam.models[{i}]", self.model_of(name), recipe)
-        if self.external is not None and self.external.path == self.data.path:
-            raise ValueError("external.path: must differ from data.path")
-        return self
+            if folds is not None and not set(some.folds or folds) <= set(folds):
+                raise ValueError(f"{key}.folds: got {some.folds}; allowed: some of {folds}, those of {some.protocol}")
 
-    def _suits(self, key: str, model: Model, name: str) -> None:
-        recipe, tokens = self.recipes[name], models.REGISTRY[model.model].tokens
-        varied = model is self.proposed
-        poolings = {self.head.pooling, *(self.ablation.pooling if varied else ())}
-        dense = {self.head.dense, *(self.ablation.dense if varied else ())}
-        if (tokens or "flatten" in poolings) and any(stage.image_scale != 1 for stage in recipe.stages):
-            reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
-            raise ValueError(f"{key}: got {name!r}, with an `image_scale`; allowed: stages of one size, as {reason}")
-        reasons = {
-            f"{model.model} has tokens": tokens,
-            "folders hold no masks": self.data.source == "folders",
-            "only `gap` and no dense layer let a place speak for a class": poolings != {"gap"} or dense != {0},
-        }
-        if recipe.cam_loss and any(reasons.values()):
-            reason = next(reason for reason, so in reasons.items() if so)
-            raise ValueError(f"{key}: got {name!r}, with a `cam_loss`; allowed: none, as {reason}")
+    def _is_explained(self, key: str, name: str, names: list[str]) -> None:
+        base, slash, recipe = name.partition("/")
+        if base not in names or (slash and recipe not in self.recipes):
+            raise ValueError(
+                f"{key}: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}; or one of them with another "
+                f"recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}"
+            )
+        self._can_be_fitted(key, self.model_of(name))
+
+    def _is_a_change(self, key: str, change: dict[str, Any]) -> None:
+        if not change:
+            raise ValueError(f"{key}: is empty; allowed: dotted keys and their values")
+        try:
+            self.changed(change)
+        except ValidationError as error:
+            raise ValueError(f"{key}: {_explain(error.errors()[0])}") from None
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+    def changed(self, change: dict[str, Any]) -> Study:
+        """Return the study with other values for some dotted keys, and no ablation.
+
+        Args:
+            change: such as `{"head.pooling": "gmp"}`; "recipe.KEY" is a key of the proposed model's recipe, or of all its
+                stages.
+
+        Raises:
+            ValueError: a key leads nowhere, or the study may not be so.
+        """
+        mapping = self.model_dump()
+        mapping["ablation"]["changes"] = []
+        for key, value in change.items():
+            *sections, last = key.split(".")
+            if sections == ["recipe"]:
+                recipe = mapping["recipes"][mapping["proposed"]["recipe"]]
+                targets = recipe["stages"] if last in Stage.model_fields else [recipe]
+            else:
+                target = mapping
+                for section in sections:
+                    target = target.get(section) if isinstance(target, dict) else None
+                targets = [target]
+            for target in targets:
+                if not isinstance(target, dict) or not sections or sections[0] not in ("recipe", *ABLATED):
+                    allowed = ", ".join(f"{s}.KEY" for s in ("recipe", *ABLATED))
+                    raise ValueError(f"{key!r} leads to no parameter of a fit; allowed: {allowed}")
+                under = target.get(last)
+                target[last] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        return Study.model_validate(mapping)
 
     def model_of(self, name: str) -> Model:
         """Return the model that a name in `gradcam.models` means: NAME, or NAME/RECIPE with another recipe than its own."""
         name, slash, recipe = name.partition("/")
-        chosen = next(m for m in [self.proposed, *self.baselines] if m.model == name)
-        return chosen.model_copy(update={"recipe": recipe}) if slash else chosen
+        model = next(m for m in [self.proposed, *self.baselines] if m.model == name)
+        return model.model_copy(update={"recipe": recipe}) if slash else model
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""
         return model.image_size or self.preprocessing.image_size
 
 
+ABLATED = ("proposed", "head", "augmentation", "preprocessing")
+"""Sections that a change of the ablation may touch, beside the proposed model's recipe."""
+
 SECTIONS = tuple(Study.model_fields)
+
+RESOLVED = "parameters.yaml"
+"""The file beside a report that says everything its study ran with."""
 
 MAX_DEPTH = 20
 
@@ -339,37 +443,63 @@ def load(name: str | os.PathLike) -> Study:
     """Read a parameter file.
 
     Args:
-        name: a profile's name ("quick") or the path of a YAML file.
+        name: a profile's name ("quick") or the path of a YAML file, which says only what differs from params/base.yaml.
 
     Raises:
-        ParamsError: the file is missing, is no YAML, or holds a key or value that is not allowed.
+        ParamsError: the file is missing, is no YAML, holds a key or value that is not allowed, or names another profile
+            than its own name.
 
-    Used by every notebook.
+    Used by every command.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else PARAMS_DIR / f"{name}.yaml"
-    return check(_read(path), origin=str(name) if path == Path(name) else f"params/{path.name}")
+    origin = str(name) if path == Path(name) else f"params/{path.name}"
+    given = _read(path)
+    if path.stem in NO_PROFILES:
+        raise ParamsError(f"{origin}: is no study; profiles here: {', '.join(profiles())}")
+    own = path.parent.resolve().name if path.name == RESOLVED else path.stem
+    if isinstance(given, dict) and given.setdefault("profile", own) != own:
+        raise ParamsError(
+            f"{origin}: profile: got {_SHORT.repr(given['profile'])}; allowed: {own}, as a file's name is its profile"
+        )
+    study = check(_over_base(given), origin)
+    kept = PARAMS_DIR / f"{study.profile}.yaml"
+    if kept.exists() and path.resolve() != kept.resolve() and study != load(study.profile):
+        raise ParamsError(
+            f"{origin}: differs from {kept}, whose results are of the same name; allowed: the same parameters, or a file "
+            "of another name"
+        )
+    return study
+
+
+def profiles() -> list[str]:
+    """Return the names of the studies in params/."""
+    return sorted(p.stem for p in PARAMS_DIR.glob("*.yaml") if p.stem not in NO_PROFILES)
 
 
 def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
     """Check parameters that came through papermill, Snakemake or a notebook's own parameter cell.
 
-    A mapping that names its `profile` is a whole file and must be complete. One that does not changes whole
-    top-level keys of the quick profile, so that an empty one is the quick profile.
-
     Args:
-        given: top-level keys and their values.
+        given: `profile` (quick where there is none) and what differs from its file in params/, if it has one, else from
+            base.yaml. A part of a section is enough. Where something differs from the profile's file and no other name is
+            given, results go to the profile NAME-changed: kept results are of their file alone.
         origin: where they came from, for messages.
 
     Raises:
         ParamsError: as `load`.
     """
-    if "profile" not in given:
-        given = {**_read(PARAMS_DIR / f"{DEFAULT}.yaml"), **given}
-    return check(given, origin)
+    profile = given.get("profile", DEFAULT)
+    kept = PARAMS_DIR / f"{profile}.yaml"
+    if not isinstance(profile, str) or profile in NO_PROFILES or not kept.exists():
+        return check(_over_base(given), origin)
+    study = check(_over_base(_merge(_read(kept), given)), origin)
+    if study != load(profile):
+        study = check(study.model_dump() | {"profile": f"{profile}-changed"}, origin)
+    return study
 
 
 def from_notebook(namespace: dict[str, Any]) -> Study:
-    """Check the parameters of a notebook: every plain value that its first cells defined.
+    """Check what a notebook's parameter cell, or papermill's after it, gives: `profile`, `changes`, or whole sections.
 
     papermill accepts a parameter that no cell knows; here an unknown name stops the notebook.
 
@@ -377,15 +507,85 @@ def from_notebook(namespace: dict[str, Any]) -> Study:
         namespace: the notebook's `globals()`, in the cell after the parameter cell.
 
     Raises:
-        ParamsError: as `load`, and for a plain value whose name is no section.
+        ParamsError: as `load`, and for a name in these cells that is no parameter.
+
+    Used by every notebook.
     """
-    plain = (str, int, float, bool, list, dict, types.NoneType)
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
-    }
-    return from_mapping({k: v for k, v in given.items() if v != QUICK}, "notebook parameters")
+    known = (*SECTIONS, "changes")
+    for name in _assigned(namespace):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ParamsError(f"notebook parameters: {name}: unknown key{hint}; allowed: {', '.join(known)}")
+    given = {name: namespace[name] for name in SECTIONS if name in namespace}
+    changes = namespace.get("changes", {})
+    if not isinstance(changes, dict):
+        raise ParamsError(f"notebook parameters: changes: got {_SHORT.repr(changes)}; allowed: a mapping")
+    return from_mapping(_merge(given, changes), "notebook parameters")
+
+
+def _assigned(namespace: dict[str, Any]) -> list[str]:
+    """Names that the parameter cell and papermill's cell after it give values to; all names where there are no cells."""
+    cells = namespace.get("In")
+    if not cells:
+        return [name for name in namespace if not name.startswith("_")]
+    trees = []
+    for cell in cells:
+        try:
+            trees.append(ast.parse(cell))
+        except SyntaxError:  # IPython's own commands
+            trees.append(ast.parse(""))
+    names = [[t.id for a in tree.body for t in getattr(a, "targets", []) if isinstance(t, ast.Name)] for tree in trees]
+    last = max((i for i, found in enumerate(names) if {"profile", "changes"} <= set(found)), default=None)
+    if last is None:
+        return []
+    injected = last + 1 < len(cells) and cells[last + 1].startswith("# Parameters")
+    return names[last] + (names[last + 1] if injected else [])
+
+
+def _over_base(given: Any) -> Any:
+    """Lay what differs over base.yaml, and write the recipes out."""
+    if not isinstance(given, dict):
+        return given
+    mapping = _merge(_read(PARAMS_DIR / "base.yaml"), given)
+    if isinstance(recipes := mapping["recipes"], dict):
+        mapping["recipes"] = {name: _recipe(name, recipes) for name in recipes}
+    return mapping
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """Lay one mapping over another: mappings merge, all else replaces; a stage's key on a recipe, those of its stages."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        if isinstance(value, dict) and isinstance(under, dict):
+            value = _merge(under, value)
+            if isinstance(stages := under.get("stages"), list) and "stages" not in above[key]:
+                value["stages"] = [
+                    {k: v for k, v in s.items() if k not in above[key]} if isinstance(s, dict) else s for s in stages
+                ]
+        merged[key] = value
+    return merged
+
+
+def _recipe(name: str, recipes: dict, above: tuple[str, ...] = ()) -> Any:
+    """Write a recipe out: what it is `like`, its own keys over it, and its stages' keys in each stage."""
+    own = recipes[name]
+    if not isinstance(own, dict):
+        return own
+    own = dict(own)
+    like = own.pop("like", None)
+    if like is not None and (not isinstance(like, str) or like not in recipes or like in (*above, name)):
+        others = ", ".join(r for r in recipes if r not in (*above, name))
+        raise ParamsError(f"recipes.{name}.like: got {_SHORT.repr(like)}; allowed: {others}")
+    other = _recipe(like, recipes, (*above, name)) if like is not None else {}
+    shared = {key: own.pop(key) for key in Stage.model_fields if key in own}
+    if isinstance(own.get("stages"), list):
+        stage = other["stages"][-1] if other else {}
+        stages = [{**stage, **shared, **s} if isinstance(s, dict) else s for s in own.pop("stages")]
+    else:
+        stages = [{**s, **shared} for s in other.get("stages", [{}])]
+    return {**other, "stages": stages, **own}
 
 
 def check(given: Any, origin: str) -> Study:
@@ -412,9 +612,14 @@ def write(study: Study, path: Path) -> None:
         study: the parameters.
         path: a YAML file; `load` gives the same study back.
     """
-    text = yaml.safe_dump(study.model_dump(), sort_keys=False, allow_unicode=True)
+    text = in_full(study)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         files.write_text(path, text)
+
+
+def in_full(study: Study) -> str:
+    """Return a study as YAML that leaves nothing to base.yaml. `python -m btlib plan`."""
+    return yaml.safe_dump(study.model_dump(context=WHOLE), sort_keys=False, allow_unicode=True)
 
 
 def _read(path: Path) -> Any:
@@ -432,8 +637,7 @@ def _read(path: Path) -> Any:
     except ParamsError:
         raise
     except FileNotFoundError:
-        have = ", ".join(sorted(p.stem for p in PARAMS_DIR.glob("*.yaml") if p.stem != "claims"))
-        raise ParamsError(f"{path}: no such parameter file; profiles here: {have}") from None
+        raise ParamsError(f"{path}: no such parameter file; profiles here: {', '.join(profiles())}") from None
     except Exception as error:  # PyYAML raises nearly anything for a number, date or nesting that is none
         raise ParamsError(f"{path}: cannot be read as YAML: {error}") from None
 
@@ -462,6 +666,13 @@ def _fields(location: tuple) -> list[str]:
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
 
 
+def _is_number(given: Any) -> bool:
+    try:
+        return isinstance(given, str) and math.isfinite(float(given))
+    except ValueError:
+        return False
+
+
 def _explain(error: dict) -> str:
     key, kind, given = _key(error["loc"]), error["type"], error["input"]
     if kind == "extra_forbidden":
@@ -475,6 +686,8 @@ def _explain(error: dict) -> str:
         message = str(error["ctx"]["error"])
         return f"{key}: {message}" if key else message
     message = error["msg"][0].lower() + error["msg"][1:]
+    if kind == "float_type" and _is_number(given):
+        message += f"; YAML reads {given} as text: write {float(given)!r} or {given.replace('e', '.0e')}"
     try:
         shown = _SHORT.repr(given)
     except ValueError:  # Python writes no number of more than 4300 digits

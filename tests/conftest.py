@@ -6,10 +6,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from btlib import models, params
+from btlib import params
+from btlib.models import registry as models
 
 
-def toy(image_size, path):
+def toy(image_size, path, output_stride):
     import keras
 
     image = keras.Input((image_size, image_size, 3))
@@ -34,7 +35,7 @@ def home(shared_home, tmp_path, monkeypatch):
     return tmp_path
 
 
-TOY = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", None)
+TOY = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", None, strides=(4,))
 
 
 @pytest.fixture
@@ -53,6 +54,6 @@ def shrunk() -> params.Study:
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 3, "learning_rate": 0.003}])
     given["proposed"] = {"model": "toy", "weights": None, "recipe": "scratch", "image_size": None}
     given["baselines"], given["gradcam"]["models"] = [], ["toy"]
-    given["ablation"]["unfreeze"] = []
+    given["ablation"]["changes"] = []
     given["profile"] = "tiny"
     return params.check(given, "tiny")

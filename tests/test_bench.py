@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import ParamsError, bench, datasets, params, runs, training
+from benchmarks import bench
+from btlib import ParamsError, params
+from btlib.data import datasets
+from btlib.fitting import runs, training
 
 
 def test_the_sides_of_a_row_are_timed_in_turns():

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from btlib import DataError, datasets, figshare, files, params, phantom, preprocessing
+from btlib import DataError, files, params
+from btlib.data import datasets, figshare, phantom, preprocessing
 
 HOW = params.Preprocessing(image_size=48, crop_to_head=True, low_percentile=0.5, high_percentile=99.5)
 A = params.Data(

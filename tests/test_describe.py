@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import describe
+from btlib.study import describe
 
 ROWS = [
     # image_id, label, patient_id, group, plane, side, mask, area, fold
-    ("1", "meningioma", "1", "1", "axial", 512, True, 1.0, 1),
-    ("2", "meningioma", "1", "1", "axial", 512, True, 3.0, 1),
-    ("3", "meningioma", "1", "1", "coronal", 256, True, 2.0, 1),
-    ("4", "glioma", "MR1", "MR1", "axial", 512, True, 5.0, 2),
-    ("5", "glioma", "MR1B", "MR1", "sagittal", 512, False, np.nan, 3),
+    ("1", "meningioma", "1", "1", "axial", 512, 9, 1.0, 1),
+    ("2", "meningioma", "1", "1", "axial", 512, 9, 3.0, 1),
+    ("3", "meningioma", "1", "1", "coronal", 256, 9, 2.0, 1),
+    ("4", "glioma", "MR1", "MR1", "axial", 512, 9, 5.0, 2),
+    ("5", "glioma", "MR1B", "MR1", "sagittal", 512, 0, np.nan, 3),
 ]
 
 
@@ -25,7 +25,7 @@ def table():
         "patient_group",
         "plane",
         "width",
-        "has_mask",
+        "mask_area",
         "mask_area_percent",
         "author_fold",
     ]
@@ -65,7 +65,7 @@ def test_examples_are_the_median_tumour_of_each_class_and_plane(table):
 
 
 def test_examples_of_slices_without_masks_are_none(table):
-    assert len(describe.examples(table.assign(has_mask=False))) == 0
+    assert len(describe.examples(table.assign(mask_area=0))) == 0
 
 
 def test_one_of_each_takes_the_middle_slice_of_a_class(table):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import ParamsError, distribution, params
+from btlib import ParamsError, params
+from btlib.fitting import distribution
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
@@ -19,7 +20,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
 sys.path.insert(0, "tests")
 from conftest import toy
-from btlib import models, params, training
+from btlib import params
+from btlib.fitting import training
+from btlib.models import registry as models
 models.REGISTRY["toy"] = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\\d)_", None)
 study = params.load(sys.argv[1])
 run = training.find(study, "toy", "image_holdout")

@@ -4,7 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import external, figures, overlap, params, runs
+from btlib import params
+from btlib.figures import draw as figures
+from btlib.fitting import runs
+from btlib.scores import overlap
+from btlib.study import external
 
 PAIRS = pd.DataFrame(
     [("a", "train1", 0.99), ("a", "test1", 0.95), ("b", "test1", 0.99), ("d", "train2", 0.91)],

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from btlib import CLASSES, figures, metrics
+from btlib import CLASSES
+from btlib.figures import draw as figures
+from btlib.scores import metrics
 
 Y = np.array([0, 0, 0, 1, 1, 1, 2, 2])
 LOGITS = np.array([[4, 0, 0], [2, 1, 0], [0, 1, 0], [0, 3, 0], [0, 5, 1], [1, 2, 0], [0, 0, 2], [0, 1, 3.0]])
 PROBABILITIES = metrics.softmax(LOGITS)
-INTERVALS = metrics.intervals(Y, PROBABILITIES, np.arange(8) // 2, 50, 0.95, 0)
+INTERVALS = metrics.intervals(Y, PROBABILITIES, CLASSES, metrics.Resamples(np.arange(8) // 2, 50, 0.95, 0))
 
 MODELS = pd.DataFrame(
     {
@@ -67,8 +69,8 @@ RELIABILITY = metrics.reliability(Y, PROBABILITIES)
 
 DRAWN = {
     "learning_curves": lambda: figures.learning_curves(HISTORY),
-    "confusion_matrix": lambda: figures.confusion_matrix(metrics.confusion(Y, PROBABILITIES.argmax(axis=1))),
-    "roc_curves": lambda: figures.roc_curves(metrics.roc(Y, PROBABILITIES), INTERVALS),
+    "confusion_matrix": lambda: figures.confusion_matrix(metrics.confusion(Y, PROBABILITIES.argmax(axis=1), CLASSES)),
+    "roc_curves": lambda: figures.roc_curves(metrics.roc(Y, PROBABILITIES, CLASSES), INTERVALS),
     "accuracy_against": lambda: figures.accuracy_against(MODELS, "macs"),
     "per_class_bars": lambda: figures.per_class_bars(INTERVALS.assign(model="vgg16", weights=None)),
     "ablation": lambda: figures.ablation(ABLATION),
@@ -135,7 +137,7 @@ def test_learning_curves_mark_where_a_stage_begins():
 
 
 def test_confusion_matrix_shows_counts_and_row_percentages():
-    table = metrics.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+    table = metrics.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]), CLASSES)
     axis = figures.confusion_matrix(table).axes[0]
     assert texts(axis)[:3] == ["1\n50.0 %", "1\n50.0 %", "0\n0.0 %"]
     both = figures.confusion_matrix(pd.concat([table.assign(model="vgg16"), table.assign(model="mine")]))
@@ -143,7 +145,7 @@ def test_confusion_matrix_shows_counts_and_row_percentages():
 
 
 def test_roc_curves_give_the_area_and_its_interval():
-    figure = figures.roc_curves(metrics.roc(Y, PROBABILITIES), INTERVALS)
+    figure = figures.roc_curves(metrics.roc(Y, PROBABILITIES, CLASSES), INTERVALS)
     shown = [t.get_text() for t in figure.legends[0].get_texts()]
     row = INTERVALS.set_index("score").loc["auc_glioma"]
     assert f"glioma: {row.value:.4f} ({row.low:.4f} to {row.high:.4f})" in shown
@@ -190,7 +192,7 @@ def test_names_beside_points_do_not_cover_each_other():
 def test_per_class_bars_are_as_long_as_their_scores():
     table = pd.concat([INTERVALS.assign(model="vgg16"), INTERVALS.assign(model="mine", value=0.5)])
     axes = figures.per_class_bars(table).axes
-    expected = metrics.scores(Y, PROBABILITIES)
+    expected = metrics.scores(Y, PROBABILITIES, CLASSES)
     for axis, score in zip(axes, ("precision", "recall", "f1"), strict=True):
         bars = [group for group in axis.containers if hasattr(group, "patches")]
         for label, group in zip(CLASSES, bars, strict=True):

@@ -2,13 +2,15 @@ import io
 import os
 import random
 import struct
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from btlib import DataError, folders
+from btlib import DataError
+from btlib.data import folders, manifest
 
 LABELS = {"glioma_tumor": "glioma", "no_tumor": "no_tumor"}
 RAMP = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
@@ -37,7 +39,7 @@ def test_manifest_has_a_row_a_picture_and_each_slice_is_its_own_patient(root):
     assert list(table["image_id"]) == ["glioma_tumor/a.png", "no_tumor/Bild (1) [ü] 脑.JPG"]
     assert list(table["label"]) == ["glioma", "no_tumor"]
     assert list(table["patient_id"]) == list(table["path"]) == list(table["image_id"])
-    assert table[["width", "height", "has_mask", "plane"]].values.tolist() == [[4, 6, False, "unknown"]] * 2
+    assert table[["width", "height", "mask_area", "plane"]].values.tolist() == [[4, 6, 0, "unknown"]] * 2
     assert table.attrs["skipped"] == []
 
 
@@ -45,6 +47,28 @@ def test_class_folders_may_lie_one_level_below(root):
     (root / "Training").mkdir()
     (root / "glioma_tumor").rename(root / "Training" / "glioma_tumor")
     assert list(folders.manifest(root, LABELS)["path"]) == ["Training/glioma_tumor/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "part"), [("Training", "train"), ("testing", "test"), ("Val", "validation"), ("2019", "")]
+)
+def test_a_folder_above_the_class_folders_says_where_the_publisher_puts_its_slices(root, folder, part):
+    (root / folder).mkdir()
+    (root / "glioma_tumor").rename(root / folder / "glioma_tumor")
+    assert list(folders.manifest(root, LABELS)["part"]) == [part]
+
+
+def test_a_class_folder_may_be_called_like_a_part(root):
+    (root / "glioma_tumor").rename(root / "test")
+    assert list(folders.manifest(root, {"test": "glioma", "no_tumor": "no_tumor"})["part"]) == [""]
+
+
+def test_a_picture_saved_again_without_loss_is_the_same_slice(root):
+    Image.fromarray(RAMP).save(root / "glioma_tumor" / "b.png", compress_level=0)
+    Image.fromarray(RAMP).save(root / "glioma_tumor" / "c.webp", lossless=True)
+    Image.fromarray(RAMP + 1).save(root / "glioma_tumor" / "d.png")
+    same = folders.manifest(root, LABELS)["sha256"] == manifest.identity(RAMP, None)
+    assert same.tolist() == [True, True, True, False]
 
 
 def test_grey_png_is_read_as_it_is(root):
@@ -109,8 +133,9 @@ def test_corrupt_picture_is_left_out_and_listed_on_request(root):
     (root / "glioma_tumor" / "c.jpg").write_bytes(b"GIF89a no picture")
     table = folders.manifest(root, LABELS, "skip")
     assert list(table["image_id"]) == ["glioma_tumor/a.png"]
-    named = [why.removeprefix(f"{root}/glioma_tumor/").partition(":")[0] for why in table.attrs["skipped"]]
-    assert named == ["b.png", "c.jpg", "cut.jpg"]
+    paths, reasons = zip(*table.attrs["skipped"], strict=True)
+    assert paths == ("glioma_tumor/b.png", "glioma_tumor/c.jpg", "glioma_tumor/cut.jpg")
+    assert all(reason.startswith(f"{root}/{path}: ") for path, reason in zip(paths, reasons, strict=True))
 
 
 def test_unmapped_folder_is_refused_and_listed(root):
@@ -146,13 +171,100 @@ def test_no_pictures_at_all_is_refused(root):
         folders.manifest(root / "nowhere", LABELS)
 
 
-def test_hidden_and_other_files_are_passed_over(root):
-    (root / "planted.csv").write_text("x")
-    (root / "glioma_tumor" / "Thumbs.db").write_text("x")
-    (root / "glioma_tumor" / "._a.png").write_text("x")
-    (root / "__MACOSX").mkdir()
-    (root / "__MACOSX" / "a.png").write_text("x")
-    assert len(folders.manifest(root, LABELS)) == 1
+def test_hidden_files_systems_files_and_texts_are_passed_over_and_told(root):
+    for name in (
+        "planted.csv",
+        "LICENCE",
+        "desktop.ini",
+        ".DS_Store",
+        "glioma_tumor/Thumbs.db",
+        "glioma_tumor/._a.png",
+        "glioma_tumor/index.txt",
+        "__MACOSX/a.png",
+        ".Trash-1000/files/a.png",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    table = folders.manifest(root, LABELS)
+    assert table["path"].tolist() == ["glioma_tumor/a.png"]
+    assert table.attrs["passed_over"] == [
+        ".DS_Store",
+        ".Trash-1000/",
+        "LICENCE",
+        "__MACOSX/",
+        "desktop.ini",
+        "glioma_tumor/._a.png",
+        "glioma_tumor/Thumbs.db",
+        "glioma_tumor/index.txt",
+        "planted.csv",
+    ]
+
+
+@pytest.mark.parametrize("name", ["IM0001", "IM2.dcm", "b.nii.gz", "c.mat", "d.zip", "e.heic", "f.svg"])
+def test_whatever_else_lies_in_a_class_folder_is_refused_by_name(root, name):
+    (root / "glioma_tumor" / name).write_bytes(b"no picture")
+    with pytest.raises(DataError, match=rf"glioma_tumor/{name}: cannot be decoded as a picture: no picture of .*PNG"):
+        folders.manifest(root, LABELS)
+
+
+@pytest.mark.parametrize("name", ["b.bmp", "b.gif", "b.jp2", "b.pgm", "b.tif", "b.TIFF", "b.webp", "B.PNG"])
+def test_every_kind_of_picture_is_read(root, name):
+    options = {"lossless": True} if name == "b.webp" else {}
+    assert np.array_equal(put(root, name, Image.fromarray(RAMP), **options), RAMP)
+    assert folders.manifest(root, LABELS)["path"].tolist() == sorted(["glioma_tumor/a.png", f"glioma_tumor/{name}"])
+
+
+def test_a_picture_without_an_ending_is_a_picture(root):
+    Image.fromarray(RAMP).save(root / "glioma_tumor" / "IM0001", "PNG")
+    assert folders.manifest(root, LABELS)["path"].tolist() == ["glioma_tumor/IM0001", "glioma_tumor/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (RAMP * 0.001, np.float32),
+        (RAMP.astype(np.int32) - 100, np.int32),
+        (RAMP.astype(np.int32) * 1000, np.int32),
+        (RAMP.astype(np.uint16) * 257, np.uint16),
+    ],
+)
+def test_scanner_units_in_a_tiff_are_kept(root, values, kind):
+    image = put(root, "b.tif", Image.fromarray(values.astype(kind)))
+    assert image.dtype == kind and np.array_equal(image, values.astype(kind))
+
+
+def test_a_picture_with_pixels_that_are_no_numbers_is_refused(root):
+    with pytest.raises(DataError, match=r"b\.tif: .*NaN"):
+        put(root, "b.tif", Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b.gif", "b.webp", "b.png"])
+def test_a_file_of_several_pictures_is_refused(root, name):
+    more = [noisy(seed) for seed in (1, 2)]
+    with pytest.raises(DataError, match=r"b\.\w+: holds 3 pictures; save each slice in a file of its own"):
+        put(root, name, noisy(), save_all=True, append_images=more)
+
+
+def test_white_as_zero_is_turned_in_eight_bits_and_refused_in_sixteen(root):
+    assert np.array_equal(put(root, "b.tif", Image.fromarray(RAMP), tiffinfo={262: 0}), RAMP)
+    data = bytearray((root / "glioma_tumor" / "b.tif").read_bytes())
+    tag = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[tag : tag + 2] = struct.pack("<H", 1)  # the same bytes, said to have black as 0
+    (root / "glioma_tumor" / "b.tif").write_bytes(data)
+    assert np.array_equal(folders.read(root, "glioma_tumor/b.tif")[0], 255 - RAMP)
+    with pytest.raises(DataError, match=r"c\.tif: white is stored as 0 in more than 8 bits"):
+        put(root, "c.tif", Image.fromarray(RAMP.astype(np.uint16)), tiffinfo={262: 0})
+
+
+def test_a_zip_file_is_passed_over_where_it_is_unpacked_and_refused_where_not(root):
+    with zipfile.ZipFile(root / "archive.zip", "w") as archive:
+        archive.writestr("set/glioma_tumor/a.png", b"x")
+        archive.writestr("set/readme.txt", b"x")
+    assert folders.manifest(root, LABELS).attrs["passed_over"] == ["archive.zip"]
+    with zipfile.ZipFile(root / "archive.zip", "a") as archive:
+        archive.writestr("set/glioma_tumor/b.png", b"x")
+    with pytest.raises(DataError, match=r"archive\.zip: holds 1 files that do not lie unpacked .*b\.png"):
+        folders.manifest(root, LABELS)
 
 
 def test_links_and_paths_outside_are_refused(root, tmp_path_factory):

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from btlib import ParamsError, WeightsError, models, params, weights
+from btlib import ParamsError, WeightsError, params
+from btlib.models import registry as models
+from btlib.models import weights
 
 HEAD = params.Head(pooling="gap", dropout=0.2, dense=0)
 
@@ -33,7 +35,7 @@ def picture(name, size):
 def test_the_checkpoints_own_classifier_knows_two_photographs(model, name, size, best, logit):
     backbone = models.REGISTRY[model]
     tensors = weights.read_checkpoint(backbone.source)
-    body = backbone.make(size, "packaged")
+    body = backbone.make(size, "packaged", 32)
     scale, offset = backbone.scaling
     features = np.asarray(body(picture(name, size)[None] * scale + offset)).mean((1, 2))
     logits = (features @ tensors["_fc.weight"].T + tensors["_fc.bias"])[0]
@@ -95,7 +97,7 @@ def test_depth_counts_blocks_from_the_head_down():
 def test_adding_a_model_is_one_entry(monkeypatch):
     import keras
 
-    def tiny(image_size, path):
+    def tiny(image_size, path, output_stride):
         image = keras.Input((image_size, image_size, 3))
         return keras.Model(image, keras.layers.Conv2D(4, 3, name="block1_conv")(image))
 
@@ -107,6 +109,23 @@ def test_adding_a_model_is_one_entry(monkeypatch):
     given["baselines"][-1]["weights"] = "imagenet"
     with pytest.raises(ParamsError, match="tiny has none"):
         params.check(given, "x")
+
+
+@pytest.mark.parametrize(("stride", "places"), [(32, 2), (16, 4), (8, 8), (None, 2)])
+def test_an_output_stride_changes_the_map_and_no_weight(stride, places):
+    plain = models.build("efficientnet_lite0", None, 64, HEAD, 0, 3)
+    model = models.build("efficientnet_lite0", None, 64, HEAD, 0, 3, stride)
+    assert model.get_layer("top_activation").output.shape[1:3] == (places, places)
+    assert all(np.array_equal(x, y) for x, y in zip(plain.get_weights(), model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n in models.REGISTRY if n not in ("efficientnet_b3", "efficientnet_b4")])
+def test_a_backbones_own_output_stride_is_what_it_says(name):
+    model = models.build(name, None, 64, HEAD, 0, 2)
+    features = model.get_layer(models.REGISTRY[name].feature_layer).output.shape
+    places = 64 // models.REGISTRY[name].strides[0]
+    assert features[1] == places**2 + 1 if models.REGISTRY[name].tokens else features[1:3] == (places, places)
+    assert model.output_shape == (None, 2)
 
 
 @pytest.mark.parametrize(("name", "size", "told"), [("vgg19", 64, "vgg16"), ("vit_b16", 40, "multiple of 16")])

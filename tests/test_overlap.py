@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from btlib import DataError, datasets, overlap, params
+from btlib import DataError, params
+from btlib.data import datasets
+from btlib.scores import overlap
 
 SIDE = 128
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btlib import DataError, figshare, folders, params, phantom
+from btlib import DataError, params
+from btlib.data import figshare, folders, phantom
 
 A = params.Phantom(patients=8, slices_per_patient=2, size=64, seed=3, hospital="a", copies=0)
 B = params.Phantom(patients=7, slices_per_patient=2, size=64, seed=4, hospital="b", copies=9)

@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 from test_publish import made_run
 
-from btlib import CLASSES, DataError, __main__, datasets, predict, publish, runs, training
+from btlib import CLASSES, DataError, __main__
+from btlib.data import datasets
+from btlib.deploy import predict, publish
+from btlib.fitting import runs, training
 
 RAMP = np.add.outer(3 * np.arange(40), 2 * np.arange(40)).astype(np.uint8)
 

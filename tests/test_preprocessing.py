@@ -6,7 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from btlib import params, phantom, preprocessing
+from btlib import params
+from btlib.data import phantom, preprocessing
 
 
 def how(**changes):

@@ -1,5 +1,6 @@
 """The project's own files: in step with each other, and free of what does not belong into them."""
 
+import ast
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import params
+from btlib import files
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,18 +66,6 @@ def test_the_limitations_say_how_far_fits_made_again_are_from_the_kept_ones():
     assert f"at most {most} of 613 test slices" in (ROOT / "btlib" / "site" / "limitations.md").read_text()
 
 
-def test_the_kept_tables_are_of_the_parameters_that_lie_beside_them():
-    study = params.load("figshare")
-    kept = {n: pd.read_csv(ROOT / "reports" / "figshare" / "tables" / f"{n}.csv") for n in ("models", "ablation")}
-    maps = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "gradcam_summary.csv")
-    assert maps["model"].unique().tolist() == study.gradcam.models
-    assert maps.loc[maps["kind"] == "map", "method"].unique().tolist() == study.gradcam.methods
-    assert kept["ablation"].query("factor == 'recipe'")["setting"].tolist() == study.ablation.recipe
-    assert kept["models"]["model"].unique().tolist() == [m.model for m in (study.proposed, *study.baselines)]
-    seeds = {p.protocol: p.seeds for p in study.protocols}
-    assert kept["models"].groupby("protocol")["seed"].unique().map(list).to_dict() == seeds
-
-
 def test_the_lock_names_no_host():
     assert "://" not in (ROOT / "requirements.lock").read_text()
 
@@ -94,10 +83,7 @@ def test_a_notebook_is_stored_stripped_and_laid_out_as_all_are(path):
     parameters = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
     assert len(parameters) == 1
     assert not any(re.search(r"^(def|class) ", "".join(c["source"]), re.M) for c in code)
-    names = re.findall(r"^(\w+) = params\.QUICK$", "".join(parameters[0]["source"]), re.M)
-    from btlib import params
-
-    assert tuple(names) == params.SECTIONS
+    assert re.findall(r"^(\w+) = ", "".join(parameters[0]["source"]), re.M) == ["profile", "changes"]
 
 
 def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
@@ -107,15 +93,68 @@ def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
     assert done.stdout.strip().endswith("set()")
 
 
-def test_a_module_imports_only_modules_above_it():
-    order = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().split("## btlib")[1], re.M)
-    modules = {p.stem for p in (ROOT / "btlib").glob("*.py")} - {"__init__", "__main__"}
-    assert set(order) == modules
-    for module in order:
-        text = (ROOT / "btlib" / f"{module}.py").read_text()
-        used = set()
-        for names in re.findall(r"^\s*from btlib import (.+)$", text, re.M):
-            used |= {n.split(" as ")[0].strip() for n in names.split(",")}
-        used |= set(re.findall(r"^\s*from btlib\.(\w+) import", text, re.M))
-        below = (used & modules) - set(order[: order.index(module)])
-        assert not below, f"{module} imports {below}, listed below it"
+ROOMS = ("files", "models", "params", "data", "fitting", "scores", "study", "figures", "site", "deploy")
+
+
+def rooms_entered(room):
+    """Rooms whose modules a room imports, wherever in a module it does so."""
+    modules = [ROOT / "btlib" / f"{room}.py", *(ROOT / "btlib" / room).glob("*.py")]
+    nodes = [n for m in modules if m.exists() for n in ast.walk(ast.parse(m.read_text()))]
+    named = [f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names]
+    named += [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    assert not [name for name in named if name.startswith("benchmarks")], "the library stands without its benchmarks"
+    return {name.split(".")[1] for name in named if name.startswith("btlib.")} & set(ROOMS) - {room}
+
+
+def test_a_room_imports_only_rooms_before_it_and_no_house_has_more_than_eight_floors():
+    here = {p.stem for p in (ROOT / "btlib").iterdir() if (p / "__init__.py").exists() or p.suffix == ".py"}
+    assert here - {"__init__", "__main__"} == set(ROOMS)
+    assert tuple(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text().split("## btlib")[1], re.M)) == ROOMS
+    floor = {}
+    for room in ROOMS:
+        entered = rooms_entered(room)
+        assert entered <= set(floor), f"{room} imports {entered - set(floor)}, which come after it"
+        floor[room] = 1 + max((floor[r] for r in entered), default=0)
+    assert max(floor.values()) <= 8
+
+
+def test_a_notebook_reaches_what_it_imports_and_what_that_imports(tmp_path):
+    house = {
+        "btlib/__init__.py": "",
+        "btlib/a/__init__.py": "",
+        "btlib/a/one.py": "import json\ndef later():\n    from btlib.b import two",
+        "btlib/a/table.csv": "x",
+        "btlib/a/unused.py": "",
+        "btlib/b/__init__.py": "",
+        "btlib/b/two.py": "import btlib.c",
+        "btlib/c.py": "import os",
+        "btlib/d/__init__.py": "",
+        "btlib/d/notes.csv": "x",
+    }
+    for name, text in house.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    notebook = tmp_path / "n.ipynb"
+    cells = [
+        ("markdown", "from btlib import d"),
+        ("code", "%time\nfrom btlib.a import one"),
+        ("code", "!ls\none.later()"),
+    ]
+    notebook.write_text(json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]}))
+    unreached = {"btlib/a/unused.py", "btlib/d/__init__.py", "btlib/d/notes.csv"}
+    expected = {"n.ipynb", *house} - unreached
+    assert {str(p.relative_to(tmp_path)) for p in files.reached(notebook, root=tmp_path)} == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "redone"),
+    [
+        ("benchmarks/bench.py", set()),
+        ("btlib/site/build.py", set()),
+        ("btlib/deploy/predict.py", set()),
+        ("btlib/scores/gradcam.py", {"05_gradcam"}),
+        ("btlib/params.py", {n.stem for n in NOTEBOOKS}),
+    ],
+)
+def test_a_changed_line_redoes_the_notebooks_that_reach_it(changed, redone):
+    assert {n.stem for n in NOTEBOOKS if ROOT / changed in files.reached(n, root=ROOT)} == redone

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import CLASSES, DataError, __main__, models, params, publish, runs
+from btlib import CLASSES, DataError, __main__, params
+from btlib.deploy import publish
+from btlib.fitting import runs
+from btlib.models import registry as models
 
 FAMILIAR = [[float(e), -60.0, -60.0] for e in range(101)]
 """Logits whose energies are 0 to 100: their 1st percentile is 1."""

@@ -7,9 +7,10 @@ import sys
 
 import pandas as pd
 import pytest
-import torture
 
-from btlib import DataError, files, params, runs
+from benchmarks import torture
+from btlib import DataError, files, params
+from btlib.fitting import runs
 
 
 def holds(rows):

@@ -16,9 +16,11 @@ import nbformat
 import pandas as pd
 import pytest
 
-from btlib import DataError, files, params, report, tables
+from btlib import DataError, files, params
+from btlib.site import build as report
 from btlib.site import pages as texts
 from btlib.site import readable
+from btlib.study import tables
 
 SENTENCE = "Made-up slices (phantoms): says nothing about patients."
 FIRST = [
@@ -413,7 +415,7 @@ def test_provenance_is_written_and_shown(fake, pages):
 
 
 def test_every_figure_and_table_of_the_notebooks_has_a_caption():
-    notebooks = sorted((Path(report.__file__).parent.parent / "notebooks").glob("*.ipynb"))
+    notebooks = sorted((Path(report.__file__).parents[2] / "notebooks").glob("*.ipynb"))
     if not notebooks:
         pytest.skip("no notebooks beside btlib: it is installed without them")
     assert {path.stem for path in notebooks} <= set(tables.WORDS["notebooks"])

@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import bench, params, tables
+from benchmarks import bench
+from btlib import params
+from btlib.study import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = "04_efficientnet_finetuning"

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, NO_TUMOR, DataError, manifest, splits
+from btlib import CLASSES, DataError
+from btlib.data import manifest, splits
 from btlib.params import Split
 
 SPLIT = Split(test_fraction=0.2, validation_fraction=0.1, folds=5)
@@ -24,8 +25,9 @@ def slices(patients=60, each=4, suffixed=True):
                     "plane": "axial",
                     "width": 8,
                     "height": 8,
-                    "has_mask": True,
+                    "mask_area": 4,
                     "sha256": f"{p}{s}",
+                    "part": "",
                 }
             )
     return manifest.make(rows, "here")
@@ -43,7 +45,7 @@ def test_roles_are_whole_repeatable_and_keep_units_together(protocol):
     assert one.equals(splits.make(table, protocol, 0, 3, SPLIT, AUTHOR))
     assert list(one["image_id"]) == list(table["image_id"])
     assert set(one["role"]) == set(splits.ROLES)
-    unit = table[splits.UNIT[protocol.split("_")[0]]]
+    unit = table[splits.rule(protocol).column]
     assert (one["role"].groupby(unit.to_numpy()).nunique() == 1).all()
 
 
@@ -76,10 +78,126 @@ def test_author_folds_follow_the_authors_numbers():
     assert set(tested) == set(AUTHOR[AUTHOR == 3].index)
 
 
-def test_slices_without_a_tumour_take_no_part():
+def test_every_slice_given_takes_part_whatever_its_class():
     table = slices()
-    table.loc[:3, "label"] = NO_TUMOR
-    assert len(splits.make(table, "image_holdout", 0, 0, SPLIT)) == len(table) - 4
+    table.loc[table["label"] == "glioma", "label"] = "no_tumor"
+    assert set(splits.make(table, "patient_holdout", 0, 0, SPLIT)["image_id"]) == set(table["image_id"])
+
+
+WHOLE = SPLIT.model_copy(update={"validation_fraction": 0.0})
+
+
+@pytest.mark.parametrize("protocol", ["image_holdout", "group_folds", "author_folds", "published"])
+def test_without_validation_slices_all_but_the_test_part_trains(protocol):
+    table = slices().assign(part=["train", "train", "validation", "test"] * 60)
+    tested = splits.make(table, protocol, 0, 3, SPLIT, AUTHOR)["role"] == "test"
+    whole = splits.make(table, protocol, 0, 3, WHOLE, AUTHOR)
+    assert whole["role"].tolist() == ["test" if row else "train" for row in tested]
+
+
+def test_the_published_part_is_tested():
+    table = slices().assign(part=["train", "test", "train", "train"] * 60)
+    roles = splits.make(table, "published", 0, 0, SPLIT)["role"]
+    assert (roles == "test").tolist() == [False, True, False, False] * 60
+    assert (roles == "validation").sum() == pytest.approx(0.1 * 240, abs=2)
+    with pytest.raises(DataError, match="published: fold 1 does not exist"):
+        splits.make(table, "published", 1, 0, SPLIT)
+
+
+def test_the_publishers_validation_slices_are_taken():
+    table = slices().assign(part=["train", "validation", "test", "train"] * 60)
+    roles = splits.make(table, "published", 0, 0, SPLIT)["role"]
+    assert roles.tolist() == ["train", "validation", "test", "train"] * 60
+
+
+@pytest.mark.parametrize("protocol", ["sha256_holdout", "patient_group_folds"])
+def test_any_column_can_be_kept_together(protocol):
+    table = slices().assign(sha256=[f"{p % 30}" for p in range(60) for _ in range(4)])
+    roles = splits.make(table, protocol, 0, 0, SPLIT)["role"]
+    column = protocol.rpartition("_")[0]
+    assert (roles.groupby(table[column]).nunique() == 1).all() and set(roles) == set(splits.ROLES)
+    assert len(splits.folds_of(protocol, SPLIT)) == (1 if protocol.endswith("holdout") else 5)
+
+
+def test_a_protocol_is_one_row(monkeypatch):
+    monkeypatch.setitem(splits.PROTOCOLS, "twins_folds", splits.Protocol("patient_group", "folds", "twins apart"))
+    table = slices()
+    assert splits.make(table, "twins_folds", 1, 0, SPLIT).equals(splits.make(table, "group_folds", 1, 0, SPLIT))
+    splits.check(table, "twins_folds")
+
+
+@pytest.mark.parametrize("protocol", ["scanner_holdout", "patient", "holdout", "image_holdouts"])
+def test_a_protocol_that_is_none_is_refused_with_those_there_are(protocol):
+    with pytest.raises(
+        DataError, match=rf"protocol: got '{protocol}'; allowed: image_holdout, .*published, and COLUMN"
+    ):
+        splits.rule(protocol)
+
+
+def folders_of_pictures():
+    table = slices()
+    return table.assign(patient_id=table["path"], patient_group=table["path"], mask_area=0)
+
+
+@pytest.mark.parametrize(
+    ("table", "protocol", "lack"),
+    [
+        (folders_of_pictures(), "patient_holdout", "patient ids for 240 of 240 slices"),
+        (folders_of_pictures(), "group_folds", "patient ids for 240 of 240 slices"),
+        (folders_of_pictures(), "patient_group_folds", "patient ids for 240 of 240 slices"),
+        (folders_of_pictures(), "author_folds", r"author's folds: there is no cvind\.mat"),
+        (folders_of_pictures(), "published", "published part for 240 of 240 slices"),
+        (folders_of_pictures().assign(part="train"), "published", "published test part"),
+        (folders_of_pictures().assign(part=["test", ""] * 120), "published", "published part for 120 of 240 slices"),
+    ],
+)
+def test_what_data_cannot_carry_is_refused_by_name(table, protocol, lack):
+    with pytest.raises(DataError, match=rf"^{protocol}: the data have no {lack}"):
+        splits.check(table, protocol)
+    with pytest.raises(DataError, match=rf"^{protocol}: the data have no {lack}"):
+        splits.make(table, protocol, 0, 0, SPLIT)
+
+
+def test_the_refusal_lists_what_the_data_can_carry():
+    with pytest.raises(DataError, match=r"protocols that they can carry: image_holdout, image_folds$"):
+        splits.check(folders_of_pictures(), "patient_folds")
+    parts = folders_of_pictures().assign(part=["train", "test"] * 120)
+    with pytest.raises(DataError, match=r"can carry: image_holdout, image_folds, published$"):
+        splits.check(parts, "patient_folds")
+    splits.check(parts, "published")
+    splits.check(slices(), "author_folds", AUTHOR)
+    with pytest.raises(DataError, match=r"author's fold for 4 of 240 slices; .* group_folds$"):
+        splits.check(slices(), "author_folds", AUTHOR[4:])
+
+
+def test_one_slice_without_a_patient_is_enough_to_refuse():
+    table = slices()
+    table.loc[0, "patient_id"] = table.loc[0, "path"]
+    with pytest.raises(DataError, match="patient ids for 1 of 240 slices"):
+        splits.check(table, "patient_holdout")
+    splits.check(table, "image_holdout")
+
+
+def test_a_class_and_masks_that_are_not_there_are_named():
+    with pytest.raises(DataError, match="image_holdout: the data have no slices of pituitary;"):
+        splits.check(slices().query("label != 'pituitary'"), "image_holdout")
+    splits.check(slices().query("label != 'pituitary'"), "image_holdout", classes=["glioma", "meningioma"])
+    with pytest.raises(DataError, match="no tumour masks, which the recipe's cam_loss or erase"):
+        splits.check(folders_of_pictures(), "image_holdout", guided=True)
+    splits.check(slices(), "image_holdout", guided=True)
+
+
+def test_folds_of_other_slices_break_the_promise_and_stop():
+    other = pd.Series(AUTHOR.to_numpy(), index=AUTHOR.sample(frac=1, random_state=0).index)
+    with pytest.raises(DataError, match=r"author_folds: promises that patients stay together, and .* of 60 do not: P"):
+        splits.make(slices(), "author_folds", 0, 0, SPLIT, other)
+
+
+def test_an_empty_part_stops():
+    with pytest.raises(DataError, match="author_folds: of 240 slices the test part gets none"):
+        splits.make(slices(), "author_folds", 0, 0, SPLIT, AUTHOR.replace(1, 2))
+    with pytest.raises(DataError, match="author_folds: of 240 slices the train part gets none"):
+        splits.make(slices(), "author_folds", 0, 0, SPLIT, AUTHOR * 0 + 1)
 
 
 def test_the_report_counts_what_crosses():
@@ -88,6 +206,10 @@ def test_the_report_counts_what_crosses():
     counts = splits.report(table, pd.DataFrame({"image_id": table["image_id"], "role": roles}))
     assert counts["n_train"] == 5 and counts["n_validation"] == 1 and counts["n_test"] == 6
     assert counts["patients_crossing"] == 1 and counts["slices_of_crossing_patients"] == 2
+    unnamed = splits.report(
+        table.assign(patient_id=table["path"]), pd.DataFrame({"image_id": table["image_id"], "role": roles})
+    )
+    assert unnamed["n_test"] == 6 and np.isnan(unnamed["patients_crossing"])
 
 
 @pytest.mark.parametrize(
@@ -104,5 +226,5 @@ def test_what_cannot_be_split_is_said(protocol, fold, author, told):
 
 
 def test_a_class_with_too_few_patients_is_named():
-    with pytest.raises(DataError, match="pituitary has 4 patients; needs 5"):
+    with pytest.raises(DataError, match=r"patient_folds, split\.folds: pituitary has 4 patients; needs 5"):
         splits.make(slices(14, 4, suffixed=False), "patient_folds", 0, 0, SPLIT)

@@ -1,4 +1,4 @@
-"""Sphinx settings of the report; `btlib.report` adds title, banner and footer, which depend on the profile."""
+"""Sphinx settings of the report; `btlib.site.build` adds title, banner and footer, which depend on the profile."""
 
 import re
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from btlib import DataError, params, tables
+from btlib import DataError, params
 from btlib.params import Study
 from btlib.site import readable
+from btlib.study import tables
 
 KINDS = ("tables", "figures")
 KEPT = "figshare"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from btlib import tables
+from btlib.study import tables
 
 ROWS = 25
 """Rows of a table that a page shows; the CSV has all."""
@@ -29,7 +29,7 @@ class Table:
 
 
 def readable(name: str, raw: pd.DataFrame) -> Table:
-    """Return a table as a page shows it, by what btlib/captions.yaml says of it and its columns.
+    """Return a table as a page shows it, by what btlib/study/captions.yaml says of it and its columns.
 
     Args:
         name: the table's name, such as "models"; without an entry it shows its first columns under their own names.
@@ -64,7 +64,7 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
     """Write one value in words: "0.951" as a share is "95.1 %".
 
     Args:
-        value: as in a CSV; what is no number is looked up among the words of btlib/captions.yaml.
+        value: as in a CSV; what is no number is looked up among the words of btlib/study/captions.yaml.
         kind: share (percent, one decimal), points (difference of shares), count, millions, number, p, name (underscores
             are spaces) or text.
         bare: leave the unit away, for the bounds of an interval.

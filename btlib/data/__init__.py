@@ -1,0 +1,1 @@
+"""Slices: read, made up, prepared, kept in a cache and split."""

@@ -1,0 +1,245 @@
+"""A data set as the rest of the study sees it: its manifest, its fingerprint, its prepared slices."""
+
+import functools
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from btlib import DataError, files, home, params, watched
+from btlib.data import figshare, folders, phantom, preprocessing
+from btlib.data import manifest as manifests
+
+TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "mask_area": int}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared slices of one data set: row i of `manifest` is `images[i]` and `masks[i]`, read from disk when asked."""
+
+    manifest: pd.DataFrame
+    fingerprint: str
+    path: Path
+    _file: h5py.File = field(repr=False)
+
+    @property
+    def images(self) -> h5py.Dataset:
+        """uint8 (n, S, S)."""
+        return self._file["images"]
+
+    @property
+    def masks(self) -> h5py.Dataset:
+        """uint8 (n, S, S) of 0 and 1; zeros for a slice without a mask."""
+        return self._file["masks"]
+
+
+def load(data: params.Data, preprocessing: params.Preprocessing, copies_from: params.Data | None = None) -> Dataset:
+    """Return a data set with its slices decoded, cropped and resized; done once, kept in one HDF5 file.
+
+    Args:
+        data: which data set.
+        preprocessing: how slices are prepared.
+        copies_from: for a phantom of hospital b with copies, the data set they are copied from.
+
+    Raises:
+        DataError: the data are not there or cannot be used.
+
+    Every notebook.
+    """
+    table = manifest(data, copies_from)
+    name = fingerprint(data, copies_from)
+    path = _cache() / f"{name}-{digits(preprocessing.model_dump_json(), _version())}.h5"
+    if not path.exists():
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                build(data, preprocessing, table, path)
+    # Readers never write and a finished file is never changed, so a file system without locks serves as well.
+    return Dataset(table, name, path, h5py.File(path, "r", locking="best-effort"))
+
+
+def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.DataFrame:
+    """Return the table of a data set's slices; kept until a file's name, size or time changes.
+
+    Args:
+        data: which data set; a phantom is made first where it is missing.
+        copies_from: as for `load`.
+
+    Returns:
+        A manifest (`btlib.data.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason;
+        `attrs["passed_over"]` files that are no slices (hidden ones, a system's own, texts).
+
+    Raises:
+        DataError: the data are not there or cannot be used.
+
+    Notebook 01.
+    """
+    return _known(data, copies_from)[0]
+
+
+def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> str:
+    """Return 16 hex digits that change when any slice, label or patient of the data set does.
+
+    Args:
+        data: which data set.
+        copies_from: as for `load`.
+
+    Used by runs.
+    """
+    if data.phantom is not None:
+        source = fingerprint(copies_from) if copies_from is not None else ""
+        return digits(data.phantom.model_dump_json(), str(phantom.VERSION), source)
+    return _known(data, copies_from)[1]
+
+
+def author_folds(data: params.Data) -> pd.Series | None:
+    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None.
+
+    Raises:
+        DataError: slices and folds do not match one to one.
+
+    Notebook 01, and every split in the author's folds.
+    """
+    numbered = figshare.folds(folder(data)) if _reader(data) is figshare else None
+    return None if numbered is None else figshare.match(numbered, manifest(data))
+
+
+def read(data: params.Data, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return one slice as it is stored: image (H, W) and mask, bool (H, W) or None; `path` is the manifest's."""
+    return _reader(data).read(folder(data), path)
+
+
+def folder(data: params.Data) -> Path:
+    """Return a data set's folder; a relative path starts at `btlib.home()`."""
+    return home() / data.path
+
+
+def _reader(data: params.Data):
+    if data.phantom is not None:
+        return figshare if data.phantom.hospital == "a" else folders
+    return figshare if data.source == "figshare" else folders
+
+
+def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataFrame, str]:
+    root = folder(data)
+    if data.phantom is not None:
+        phantom.generate(root, data.phantom, folder(copies_from) if copies_from is not None else None)
+    elif not root.is_dir():
+        how = (
+            f"`python -m btlib fetch figshare {data.path}` downloads it"
+            if data.source == "figshare"
+            else "unpack it there"
+        )
+        raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
+    version = f"{_version()}, manifest {manifests.VERSION}"
+    stem = _cache() / f"manifest-{digits(str(root.resolve()), data.model_dump_json(), version, *_listing(root))}"
+    table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
+    if not facts_path.exists():
+        with FileLock(stem.with_suffix(".lock")):
+            if not facts_path.exists():
+                _build_manifest(data, table_path, facts_path)
+    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    table = pd.read_csv(table_path, dtype=TYPES, keep_default_na=False)
+    table.attrs |= {"skipped": [tuple(pair) for pair in facts["skipped"]], "passed_over": facts["passed_over"]}
+    return table, facts["fingerprint"]
+
+
+def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> None:
+    root = folder(data)
+    if _reader(data) is figshare:
+        table = figshare.manifest(root, data.unreadable)
+    else:
+        table = folders.manifest(root, data.labels or phantom.LABELS, data.unreadable)
+    with files.replacing(table_path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    facts = {"fingerprint": manifests.fingerprint(table), **table.attrs}
+    files.write_text(facts_path, json.dumps(facts, indent=1))
+
+
+def build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
+    """Decode and prepare slices on all cores and write them as one HDF5 file, whole or not at all.
+
+    Args:
+        data: where the slices are.
+        preprocessing_: how they are prepared.
+        table: their manifest.
+        path: the file to write: images and masks, uint8 (n, S, S) each.
+
+    Raises:
+        DataError: a slice cannot be used.
+
+    Used by `load` and `make bench`.
+    """
+    # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
+    for stale in path.parent.glob(f".{path.stem}-*"):
+        stale.unlink()
+    side = preprocessing_.image_size
+    with (
+        files.replacing(path) as temporary,
+        tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
+    ):
+        starts = _reserve(temporary, (len(table), side, side))
+        work = functools.partial(_prepare, _reader(data).read, folder(data), preprocessing_, temporary, starts)
+        for _ in files.spread(work, list(enumerate(table["path"]))):
+            bar.update()
+
+
+def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
+    """Write an HDF5 file with empty datasets; return where the bytes of each start.
+
+    The pixels are then written as to any file: HDF5 reports a full disk late, as it closes, and keeps the file open.
+    """
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    try:
+        with h5py.File(path, "w") as file:
+            made = [file.create_dataset(name, shape, np.uint8, dcpl=layout.copy()) for name in ("images", "masks")]
+            return [dataset.id.get_offset() for dataset in made]
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _prepare(read_, root: Path, how: params.Preprocessing, target: Path, starts: list[int], item: tuple) -> None:
+    """Write a slice and its mask to their places in the file: sent back, they would be copied twice more."""
+    row, path = item
+    arrays = preprocessing.prepare(*read_(root, path), how)
+    with open(target, "r+b") as file:
+        for start, array in zip(starts, arrays, strict=True):
+            file.seek(start + row * array.nbytes)
+            file.write(array)
+
+
+def _listing(root: Path) -> list[str]:
+    """Name, size and time of every file under a folder: enough to notice a change without reading."""
+    found, stack = [], [root]
+    while stack:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(Path(entry.path))
+                else:
+                    about = entry.stat(follow_symlinks=False)
+                    found.append(f"{entry.path}\x1f{about.st_size}\x1f{about.st_mtime_ns}")
+    return sorted(found)
+
+
+def _cache() -> Path:
+    path = home() / "data" / ".cache"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _version() -> str:
+    return f"preprocessing {preprocessing.VERSION}"
+
+
+def digits(*parts: str) -> str:
+    """Return 16 hex digits that stand for these texts: the name of what depends on them and nothing else."""
+    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()[:16]

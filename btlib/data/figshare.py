@@ -1,0 +1,359 @@
+"""Figshare article 1512427 (Cheng 2017): MATLAB slices, their tumour masks and the author's five folds."""
+
+import functools
+import math
+import os
+import re
+import stat
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from btlib import CLASSES, DataError, files, watched
+from btlib.data import manifest as manifests
+from btlib.data import preprocessing
+
+DOI = "10.6084/m9.figshare.1512427"
+FOLDS = "cvind.mat"
+MAX_BYTES = 64 * 2**20
+MAX_SIDE = 4096
+FIELDS = {
+    "cjdata": {"PID": (1, 64), "image": (16, MAX_SIDE), "tumorMask": (16, MAX_SIDE), "label": (1, 64)},
+    "cvind": {"cvind": (1, 1_000_000)},
+}
+"""What is read of each variable, and the smallest and largest that a dimension of it may be."""
+
+SLICE = "PID, image, label and tumorMask in a struct cjdata"
+
+
+def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
+    """Read every slice under a folder once and return the table of them, in the order of their numbers.
+
+    Args:
+        path: folder of .mat files at any depth.
+        unreadable: "error" stops at the first slice that cannot be used; "skip" leaves such slices out and lists them,
+            path and reason, in the table's `attrs["skipped"]`.
+
+    Returns:
+        A manifest (`btlib.data.manifest.COLUMNS`); `path` is relative to `path`. `attrs["passed_over"]` lists the files that
+        are no slices: hidden ones, a system's own, texts, zip files whose slices lie unpacked beside them.
+
+    Raises:
+        DataError: the folder is missing, holds no slices or a zip file with others, or a slice cannot be used.
+
+    Source: Cheng et al. 2015, doi 10.1371/journal.pone.0140381. Notebook 01.
+    """
+    path = Path(path)
+    names, passed_over = _listing(path)
+    rows = list(files.spread(functools.partial(_row, path), names))
+    skipped = [(name, str(row)) for name, row in zip(names, rows, strict=True) if isinstance(row, DataError)]
+    if skipped and (unreadable == "error" or len(skipped) == len(rows)):
+        raise DataError(skipped[0][1])
+    table = manifests.make([row for row in rows if not isinstance(row, DataError)], str(path))
+    table.attrs |= {"skipped": skipped, "passed_over": passed_over}
+    return table
+
+
+def read(root: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read one slice and its tumour mask, both upright.
+
+    Args:
+        root: the folder given to `manifest`.
+        path: the manifest's `path`.
+
+    Returns:
+        image (H, W) in the file's own dtype and scanner units; mask, bool (H, W).
+
+    Raises:
+        DataError: the slice cannot be used.
+
+    Notebook 01.
+    """
+    slice_ = _decode(_content(Path(root), path), f"{Path(root) / path}")
+    return slice_["image"], slice_["mask"]
+
+
+def folds(path: Path) -> pd.Series | None:
+    """Read the author's five folds where the folder has cvind.mat.
+
+    Args:
+        path: the folder given to `manifest`.
+
+    Returns:
+        Fold 1 to 5 by the author's number of the slice, from 1, or None without the file.
+
+    Raises:
+        DataError: the file holds something else, or there are several.
+
+    Notebook 01.
+    """
+    root = Path(path)
+    paths = [name for name in _files(root)[0] if files.leaf(name).lower() == FOLDS]
+    if not paths:
+        return None
+    if len(paths) > 1:
+        raise DataError(f"{root}: holds {FOLDS} more than once: {', '.join(paths)}; take all but one away")
+    name = f"{root / paths[0]}"
+    numbers = _struct(_content(root, paths[0]), name, "cvind")["cvind"].ravel()
+    if not len(numbers) or not np.isin(numbers, (1, 2, 3, 4, 5)).all():
+        raise DataError(f"{name}: cvind must hold the author's fold, 1 to 5, of every slice; download the file again")
+    return pd.Series(numbers.astype(int), index=pd.RangeIndex(1, len(numbers) + 1), name="fold")
+
+
+def match(numbered: pd.Series, table: pd.DataFrame) -> pd.Series:
+    """Find the author's fold of every slice by the number in its name: 1, 0001 and slice_1 are the author's first.
+
+    Args:
+        numbered: what `folds` returned.
+        table: what `manifest` returned; slices that it skipped use up their folds.
+
+    Returns:
+        Fold 1 to 5 by image_id.
+
+    Raises:
+        DataError: the names give no number, or slices or folds are left over.
+
+    Notebook 01.
+    """
+    image_ids = [*table["image_id"], *(_stem(path) for path, _ in table.attrs.get("skipped", []))]
+    numbers = _numbers(image_ids)
+    if numbers is None or len(set(numbers)) < len(numbers):
+        problem = f"the slices' names give no number for each ({', '.join(image_ids[:3])}, ...)"
+    else:
+        without_fold = sorted(set(numbers) - set(numbered.index))
+        without_slice = sorted(set(numbered.index) - set(numbers))
+        if not without_fold and not without_slice:
+            return pd.Series(numbered.loc[numbers].to_numpy(), index=image_ids, name="fold")[: len(table)]
+        problem = ", ".join(
+            f"{len(left)} {what} (numbers {', '.join(map(str, left[:3]))}{', ...' if len(left) > 3 else ''})"
+            for what, left in (("slices have no fold", without_fold), ("folds have no slice", without_slice))
+            if left
+        )
+    raise DataError(
+        f"{FOLDS}: has the folds of slices 1 to {len(numbered)}, and {len(image_ids)} slices are there: {problem}; name "
+        f"the slices as their author does, 1.mat to {len(numbered)}.mat, and put all there, or take {FOLDS} away"
+    )
+
+
+def _numbers(names: list[str]) -> list[int] | None:
+    """Return the one number that tells names apart, or None where other things do as well."""
+    pieces = [re.split("([0-9]+)", name) for name in names]
+    if len(set(map(len, pieces))) > 1:
+        return None
+    columns = list(zip(*pieces, strict=True))
+    telling = [column for column in columns if len(set(column)) > 1] or columns[1:2]
+    if len(telling) != 1 or not all(map(str.isdigit, telling[0])):
+        return None
+    return [int(number) for number in telling[0]]
+
+
+def fetch(dest: Path) -> Path:
+    """Download the article's files and unpack them; what is there already is kept, so a second call resumes.
+
+    Args:
+        dest: the folder to fill; give it as `data.path`.
+
+    Raises:
+        DataError: no network, an answer that is none, or a wrong checksum; a file is whole and right or not there.
+
+    Source: doi 10.6084/m9.figshare.1512427, CC BY 4.0. Used by `python -m btlib fetch`.
+    """
+    import pooch
+    import requests
+
+    dest, page = Path(dest), f"https://doi.org/{DOI}"
+    by_hand = f"or unpack the four .zip files of {page} into {dest} and put {FOLDS} beside them"
+    pooch.get_logger().setLevel("WARNING")
+    store = pooch.create(path=dest, base_url=f"doi:{DOI}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that the latest version is taken
+            store.load_registry_from_doi()
+    except requests.RequestException as error:
+        raise DataError(f"{page}: cannot be reached ({error}); try again with a network, {by_hand}") from None
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{page}: the answer is no list of files ({error!r}); try again, {by_hand}") from None
+    for name, md5 in store.registry.items():
+        if not (re.fullmatch(r"[\w][\w. -]*", str(name)) and re.fullmatch(r"md5:[0-9a-f]{32}", str(md5))):
+            raise DataError(f"{page}: lists a file {name!r} with checksum {md5!r}; nothing was downloaded, {by_hand}")
+    for name, md5 in store.registry.items():
+        unpack = pooch.Unzip(extract_dir=name[:-4]) if name.lower().endswith(".zip") else None
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                store.fetch(name, processor=unpack, downloader=pooch.DOIDownloader(progressbar=watched()))
+        except requests.RequestException as error:
+            raise DataError(f"{page}: download of {name} failed ({error}); run it again, {by_hand}") from None
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{dest / name}: cannot be unpacked ({error}); remove it and run this again") from None
+        except ValueError:
+            raise DataError(f"{page}: {name} came without its checksum {md5}; run it again, {by_hand}") from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(dest / name)) from error
+    return dest
+
+
+def _files(path: Path) -> tuple[list[str], list[str]]:
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: no such folder; `python -m btlib fetch figshare {path}` downloads the slices, or give the folder "
+            f"that holds the unpacked zip files and {FOLDS} of doi {DOI}"
+        )
+    return files.listing(path)
+
+
+def _listing(path: Path) -> tuple[list[str], list[str]]:
+    """Return the slices' paths in the order of their numbers, and the other files."""
+    names, passed_over = _files(path)
+    slices = [name for name in names if name.lower().endswith(".mat") and files.leaf(name).lower() != FOLDS]
+    archives = [name for name in names if name.lower().endswith(".zip")]
+    if not slices:
+        unpack = f"; unpack there: {', '.join(archives)}" if archives else ""
+        raise DataError(f"{path}: no slices found; expected .mat files{unpack}")
+    for archive in archives:
+        files.check_unpacked(path / archive, names, (".mat", ".zip"))
+    others = [name for name in names if name not in set(slices) and files.leaf(name).lower() != FOLDS]
+    return sorted(slices, key=_natural), sorted([*passed_over, *others])
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(files.leaf(name)).stem
+
+
+def _natural(name: str) -> tuple:
+    """Sort key that puts 2.mat before 10.mat."""
+    pieces = [piece for piece in re.split("([0-9]+)", _stem(name)) if piece]
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces], name
+
+
+def _content(root: Path, path: str) -> bytes:
+    """Bytes of a file, never more than `MAX_BYTES`."""
+    name = f"{root / path}"
+    try:
+        about = os.lstat(root / path)
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError(f"{name}: is a symbolic link or no file at all; put the file itself there")
+        if about.st_size > MAX_BYTES:
+            raise DataError(f"{name}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
+        data = (root / path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise DataError(f"{name}: is empty; download it again")
+    return data
+
+
+def _row(root: Path, name: str) -> dict | DataError:
+    """A manifest row, or why there is none."""
+    try:
+        slice_ = _decode(_content(root, name), f"{root / name}")
+    except DataError as error:
+        return error
+    return {
+        "image_id": _stem(name),
+        "path": name,
+        "label": slice_["label"],
+        "patient_id": slice_["patient_id"],
+        "plane": preprocessing.plane(slice_["image"]),
+        "width": slice_["image"].shape[1],
+        "height": slice_["image"].shape[0],
+        "mask_area": int(slice_["mask"].sum()),
+        "sha256": manifests.identity(slice_["image"], slice_["mask"]),
+        "part": "",
+    }
+
+
+def _decode(data: bytes, name: str) -> dict:
+    """Check and unpack one slice: image, mask, label, patient_id."""
+    fields = _struct(data, name, "cjdata")
+    image, mask = (fields[key] for key in ("image", "tumorMask"))
+    if image.shape != mask.shape:
+        raise DataError(f"{name}: image is {_size(image)} but tumorMask is {_size(mask)}; they must be alike")
+    for key, array in (("image", image), ("tumorMask", mask)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{name}: {key} has pixels that are NaN or infinite; all must be finite")
+    label = fields["label"].ravel()
+    if label.size != 1 or label[0] not in (1, 2, 3):
+        found = f"{label[0]:g}" if label.size == 1 else f"{label.size} values"
+        raise DataError(f"{name}: label is {found}; allowed: 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
+    return {
+        "image": image,
+        "mask": mask != 0,
+        "label": CLASSES[int(label[0]) - 1],
+        "patient_id": _text(fields["PID"], name),
+    }
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _text(codes: np.ndarray, name: str) -> str:
+    plain = codes.dtype.kind in "iu" and ((codes >= 32) & (codes <= 126)).all()
+    text = "".join(map(chr, codes.ravel())).strip() if plain else ""
+    if not text:
+        raise DataError(f"{name}: PID is no text of 1 to 64 plain characters; download the file again")
+    return text
+
+
+def _struct(data: bytes, name: str, wanted: str) -> dict:
+    """Read the variable `wanted` of a MATLAB file of version 7.3.
+
+    The library meets hostile bytes here, and fails in whatever way it fails: all of it is one DataError.
+    """
+    try:
+        if b"\x89HDF\r\n\x1a\n" in (data[:8], data[512:520]):
+            with h5py.File.in_memory(data) as file:
+                return _from_hdf5(file, name, wanted)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DataError(f"{name}: truncated or damaged MATLAB file ({reason}); download it again") from None
+    if data[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
+        raise DataError(f"{name}: a MATLAB file of version 5; load it in MATLAB and save it again with '-v7.3'")
+    raise DataError(f"{name}: no MATLAB file of version 7.3; truncated, damaged or of another kind")
+
+
+def _missing(name: str, wanted: str, names: list[str]) -> DataError:
+    if "cvind" in names:
+        return DataError(
+            f"{name}: holds cvind, the author's folds, and no slice; call it {FOLDS} so that it is read as such"
+        )
+    shown = ", ".join(sorted(names)[:8]) or "nothing"
+    return DataError(f"{name}: has no {wanted} but {shown}; a slice has {SLICE}")
+
+
+def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
+    def member(group, key):
+        # Links may point to other files; only what lies in this one is read.
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise _missing(name, key, list(group)[:8] if isinstance(group, h5py.Group) else [])
+        return group[key]
+
+    group = file if wanted == "cvind" else member(file, wanted)
+    result = {}
+    for key in FIELDS[wanted]:
+        dataset = member(group, key)
+        _check(dataset, name, key)
+        if dataset.external or dataset.is_virtual:
+            raise DataError(f"{name}: {key} lies in another file; a slice holds its own pixels")
+        result[key] = dataset[()].T
+    return result
+
+
+def _check(array: h5py.Dataset, name: str, key: str) -> None:
+    """Check type and shape as declared, before anything is allocated."""
+    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "biuf":
+        raise DataError(f"{name}: {key} is no array of numbers; a slice has {SLICE}")
+    smallest, largest = FIELDS["cvind" if key == "cvind" else "cjdata"][key]
+    if key == "cvind" and len(array.shape) == 2 and min(array.shape) > 1:
+        raise DataError(f"{name}: cvind is declared as {_size(array)}; allowed: one row or one column of folds")
+    if len(array.shape) != 2 or not all(smallest <= n <= largest for n in array.shape):
+        raise DataError(
+            f"{name}: {key} is declared as {_size(array)}; allowed: two dimensions of {smallest} to {largest} each"
+        )
+    if math.prod(array.chunks or (1,)) > MAX_SIDE**2:
+        raise DataError(f"{name}: {key} is stored in chunks of {array.chunks}; allowed: {MAX_SIDE**2:,} values a chunk")

@@ -1,0 +1,239 @@
+"""Who trains, who is tested, and what crosses between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from btlib import CLASSES, DataError
+from btlib.data import manifest as manifests
+from btlib.params import Split
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of splitting: the manifest's column whose slices stay together, how parts are cut, and words for people.
+
+    `kind` is "holdout" (one part tested), "folds" (each part in turn), "author" (the author's folds in turn) or
+    "published" (what the publisher tests).
+    """
+
+    column: str
+    kind: str
+    words: str
+
+
+PROTOCOLS = {
+    "image_holdout": Protocol("image_id", "holdout", "slices at random, hold-out"),
+    "image_folds": Protocol("image_id", "folds", "slices at random, folds"),
+    "patient_holdout": Protocol("patient_id", "holdout", "patients apart, hold-out"),
+    "patient_folds": Protocol("patient_id", "folds", "patients apart, folds"),
+    "group_holdout": Protocol("patient_group", "holdout", "patient groups apart, hold-out"),
+    "group_folds": Protocol("patient_group", "folds", "patient groups apart, folds"),
+    "author_folds": Protocol("patient_id", "author", "the author's patient folds"),
+    "published": Protocol("image_id", "published", "the publisher's test part"),
+}
+"""Every protocol by its name; a new one is a row. COLUMN_holdout and COLUMN_folds name any manifest column besides."""
+
+UNITS = {"image_id": "slices", "patient_id": "patients", "patient_group": "patient groups"}
+ROLES = ("train", "validation", "test")
+
+
+def rule(protocol: str) -> Protocol:
+    """Return what a protocol's name stands for.
+
+    Args:
+        protocol: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds for a column of the manifest.
+
+    Raises:
+        DataError: it is neither.
+
+    Used wherever a protocol is split by or told to people.
+    """
+    column, _, kind = protocol.rpartition("_")
+    if protocol in PROTOCOLS:
+        return PROTOCOLS[protocol]
+    if kind in ("holdout", "folds") and column in manifests.COLUMNS:
+        return Protocol(column, kind, f"{column.replace('_', ' ')}s apart, {kind.replace('holdout', 'hold-out')}")
+    raise DataError(
+        f"protocol: got {protocol!r}; allowed: {', '.join(PROTOCOLS)}, and COLUMN_holdout or COLUMN_folds where COLUMN is "
+        f"one of {', '.join(manifests.COLUMNS)}"
+    )
+
+
+def folds_of(protocol: str, split: Split) -> range:
+    """Return the fold numbers of a protocol: 0 alone for one test part, 0 to k-1 for folds, 0 to 4 for the author's."""
+    return range({"folds": split.folds, "author": 5}.get(rule(protocol).kind, 1))
+
+
+def check(
+    manifest: pd.DataFrame,
+    protocol: str,
+    author_folds: pd.Series | None = None,
+    classes: Sequence[str] = CLASSES,
+    guided: bool = False,
+) -> None:
+    """Stop where data cannot carry a protocol, before anything is fitted.
+
+    Args:
+        manifest: the slices.
+        protocol: as for `rule`.
+        author_folds: image_id to 1..5, or None where the data set has none.
+        classes: labels that take part.
+        guided: whether training asks for tumour masks.
+
+    Raises:
+        DataError: what is missing (a class, patient ids, the author's folds, published parts, masks), and what the data
+            can carry.
+
+    Used by `python -m btlib plan` and before every fit.
+    """
+    table = manifest[manifest["label"].isin(classes)]
+    lack = next((f"slices of {c}" for c in classes if not (table["label"] == c).any()), "")
+    if not lack and guided and not (table["mask_area"] > 0).any():
+        lack = "tumour masks, which the recipe's cam_loss or erase asks for"
+    if lack := lack or _lack(table, protocol, author_folds):
+        carried = [name for name in PROTOCOLS if not _lack(table, name, author_folds)]
+        raise DataError(f"{protocol}: the data have no {lack}; protocols that they can carry: {', '.join(carried)}")
+
+
+def _lack(table: pd.DataFrame, protocol: str, author_folds: pd.Series | None) -> str:
+    """Say what of a data set a protocol needs and does not find; empty where it finds all."""
+    one, number = rule(protocol), len(table)
+    if one.kind == "author" and author_folds is None:
+        return "author's folds: there is no cvind.mat, which holds them"
+    if one.kind == "author" and (missing := int((~table["image_id"].isin(author_folds.index)).sum())):
+        return f"author's fold for {missing} of {number} slices"
+    if one.kind == "published":
+        counts = table["part"].value_counts()
+        if none := counts.get("", 0):
+            return f"published part for {none} of {number} slices"
+        if absent := [name for name in ("train", "test") if name not in counts]:
+            return f"published {absent[0]} part"
+    if one.column in ("patient_id", "patient_group") and (unnamed := int(manifests.unnamed(table).sum())):
+        return f"patient ids for {unnamed} of {number} slices"
+    return ""
+
+
+def make(
+    manifest: pd.DataFrame, protocol: str, fold: int, seed: int, split: Split, author_folds: pd.Series | None = None
+) -> pd.DataFrame:
+    """Give every slice a role, the same one whenever the arguments are the same.
+
+    Args:
+        manifest: the slices that take part.
+        protocol: what is kept together (slice, patient, patient group, author's fold) and how often (hold-out, folds).
+        fold: 0 where there is one test part; 0 to k-1 else: that part is tested.
+        seed: of the partition. Folds are cut by it too, so that all folds of one seed are disjoint.
+        split: sizes; a `validation_fraction` of 0 leaves all but the test part to training.
+        author_folds: image_id to 1..5, from cvind.mat; only for "author_folds".
+
+    Returns:
+        image_id, role ("train", "validation" or "test"), in the manifest's order. Validation slices are taken from
+        the training part by the same unit as the test slices, so that what is chosen on them is chosen fairly; where
+        the publisher names them, they are the publisher's.
+
+    Raises:
+        DataError: the fold does not exist, the data cannot carry the protocol, a class has too few units to be divided,
+            or the split breaks its promise: a part is empty, or a unit lies on both sides.
+
+    Notebook 02.
+    """
+    one = rule(protocol)
+    if fold not in folds_of(protocol, split):
+        raise DataError(f"{protocol}: fold {fold} does not exist; allowed: 0 to {len(folds_of(protocol, split)) - 1}")
+    if lack := _lack(manifest, protocol, author_folds):
+        raise DataError(f"{protocol}: the data have no {lack}")
+    label, unit = manifest["label"].to_numpy(), manifest[one.column].to_numpy()
+    if one.kind == "author":
+        tested = author_folds.reindex(manifest["image_id"]).to_numpy() == fold + 1
+    elif one.kind == "published":
+        tested = manifest["part"].to_numpy() == "test"
+    elif one.kind == "holdout":
+        tested = _take(label, unit, split.test_fraction, seed, f"{protocol}, split.test_fraction", one.column)
+    else:
+        tested = _folds(label, unit, split.folds, seed, f"{protocol}, split.folds", one.column) == fold
+    role = np.where(tested, "test", "train").astype(object)
+    _check_parts(role, ("train", "test"), protocol)
+    if split.validation_fraction:
+        named = (manifest["part"].to_numpy() == "validation") if one.kind == "published" else np.zeros(len(role), bool)
+        role[named if named.any() else _validation(label, unit, tested, protocol, fold, seed, split)] = "validation"
+        _check_parts(role, ROLES, protocol)
+    _check_promise(unit, role, protocol, one.column)
+    return pd.DataFrame({"image_id": manifest["image_id"].to_numpy(), "role": role})
+
+
+def _validation(label, unit, tested, protocol, fold, seed, split) -> np.ndarray:
+    """Rows of the validation slices."""
+    rest = np.flatnonzero(~tested)
+    fraction = min(0.5, split.validation_fraction * len(label) / len(rest))
+    name = f"{protocol}, split.validation_fraction"
+    # A stream of its own: validation slices must not depend on how the test slices were drawn.
+    return rest[_take(label[rest], unit[rest], fraction, seed + 7919 * (fold + 1), name, rule(protocol).column)]
+
+
+def _check_parts(role: np.ndarray, roles: tuple[str, ...], protocol: str) -> None:
+    if empty := [name for name in roles if not (role == name).any()]:
+        raise DataError(f"{protocol}: of {len(role)} slices the {empty[0]} part gets none; it needs some")
+
+
+def _check_promise(unit: np.ndarray, role: np.ndarray, protocol: str, column: str) -> None:
+    """Stop where one unit lies in two parts, whoever divided the data set."""
+    roles = pd.Series(role).groupby(unit).unique()
+    divided = roles[roles.map(len) > 1]
+    if len(divided):
+        raise DataError(
+            f"{protocol}: promises that {UNITS.get(column, column)} stay together, and {len(divided)} of {len(roles)} do "
+            f"not: {divided.index[0]} lies in {' and '.join(sorted(divided.iloc[0]))}; do the folds belong to these slices?"
+        )
+
+
+def _folds(label, unit, k, seed, name, column):
+    """Part number 0..k-1 a slice: units whole, classes balanced."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    for c in pd.unique(label):
+        units = len(set(unit[label == c]))
+        if units < k:
+            raise DataError(f"{name}: {c} has {units} {UNITS.get(column, f'values of {column}')}; needs {k}")
+    single = len(set(unit)) == len(unit)
+    maker = (StratifiedKFold if single else StratifiedGroupKFold)(k, shuffle=True, random_state=seed % 2**32)
+    part = np.empty(len(label), int)
+    for number, (_, rows) in enumerate(maker.split(label, label, None if single else unit)):
+        part[rows] = number
+    return part
+
+
+def _take(label, unit, fraction, seed, name, column):
+    """Boolean: about `fraction` of the slices, as the parts of a finer partition that together come closest."""
+    k = max(2, min(20, round(1 / fraction))) if fraction <= 0.5 else 20
+    part = _folds(label, unit, k, seed, name, column)
+    return part < max(1, round(fraction * k))
+
+
+def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:
+    """Count a split: slices and patients in each role, and patients and groups that cross from training to test.
+
+    Args:
+        manifest: the slices.
+        split: what `make` returned.
+
+    Returns:
+        Dict of counts: n_train, n_validation, n_test, patients_train, patients_test, patients_crossing,
+        groups_crossing, slices_of_crossing_patients (test slices whose patient also trains or validates). Those of
+        patients are NaN where some slices name none.
+
+    Notebook 02 writes it to splits.csv, with the near-identical neighbours that `overlap.crossing` counts.
+    """
+    table = split.merge(manifest, on="image_id", validate="one_to_one")
+    test, rest = table[table["role"] == "test"], table[table["role"] != "test"]
+    counts = {f"n_{role}": int((table["role"] == role).sum()) for role in ROLES}
+    of_patients = {
+        "patients_train": rest["patient_id"].nunique(),
+        "patients_test": test["patient_id"].nunique(),
+        "patients_crossing": len(set(test["patient_id"]) & set(rest["patient_id"])),
+        "groups_crossing": len(set(test["patient_group"]) & set(rest["patient_group"])),
+        "slices_of_crossing_patients": int(test["patient_id"].isin(set(rest["patient_id"])).sum()),
+    }
+    return counts | (dict.fromkeys(of_patients, np.nan) if manifests.unnamed(table).any() else of_patients)

@@ -1,0 +1,1 @@
+"""For slices and models of one's own: predict, publish, explore."""

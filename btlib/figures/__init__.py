@@ -1,0 +1,1 @@
+"""One function a figure: table in, Figure out."""

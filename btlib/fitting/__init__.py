@@ -1,0 +1,1 @@
+"""Fits: identity, folder and provenance; stages of training."""

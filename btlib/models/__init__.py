@@ -1,0 +1,1 @@
+"""Networks: registry, pretrained weights, layers, and what they count."""

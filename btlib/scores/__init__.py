@@ -1,0 +1,1 @@
+"""Scores: classification, intervals and tests; copies between data sets; Grad-CAM maps."""

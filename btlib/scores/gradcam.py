@@ -1,0 +1,293 @@
+"""Class activation maps of the fitted models.
+
+Grad-CAM itself is eight lines. With `top` the last layer that has places, `image` (1, S, S, 1) and class `k`,
+
+    both = keras.Model(model.input, [model.get_layer(top).output, model.output])
+    with tf.GradientTape() as tape:
+        features, logits = both(image)
+        logit = logits[:, k]
+    weights = tf.reduce_mean(tape.gradient(logit, features), axis=(1, 2))
+    coarse = tf.nn.relu(tf.einsum("nhwc,nc->nhw", features, weights))[..., None]
+    heat = tf.image.resize(coarse, image.shape[1:3])[..., 0]
+    heat = heat / tf.reduce_max(heat)
+
+is what `maps(model, image[..., 0], k)` returns (a test compares the two); the rest of this module is other methods, other
+backends, batches, and input that has no map.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from scipy import special
+
+from btlib import DataError
+from btlib.fitting import batches
+from btlib.scores import backprop
+
+SCORECAM_CHANNELS = 32
+"""Score-CAM tries this many channels, those that vary most over the slice (Faster Score-CAM), not all of them."""
+
+
+def maps(model, images, classes=None, method: str = "gradcam", layer: str | None = None, batch_size: int = 32):
+    """Return the class activation map of every slice.
+
+    Args:
+        model: flat functional keras.Model from (n, S, S, 1) to logits (n, k).
+        images: (n, S, S), uint8 or float, 0 to 255.
+        classes: (n,) int, the class that is explained, 0 to k - 1; one int for all; None: the predicted one.
+        method: key of `METHODS`.
+        layer: name of the layer whose output is weighted; None: the last with places, (n, h, w, c) or (n, tokens, d).
+        batch_size: slices a step.
+
+    Returns:
+        float32 (n, S, S), 0 to 1; each map's largest value is 1, or the map is zero everywhere.
+
+    Raises:
+        DataError: wrong shapes, values that are not finite, no such class, method or layer.
+
+    Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74; the gradient is that of the logit. Notebook 05.
+    """
+    return maps_of(model, images, classes, [method], layer, batch_size)[method]
+
+
+def maps_of(model, images, classes, methods: Sequence[str], layer: str | None = None, batch_size: int = 32) -> dict:
+    """Return the maps of several methods from one pass.
+
+    Args:
+        model, images, classes, layer, batch_size: as `maps`.
+        methods: keys of `METHODS`.
+
+    Returns:
+        Method to float32 (n, S, S), as `maps`.
+
+    Raises:
+        DataError: as `maps`.
+
+    Notebook 05.
+    """
+    coarse = coarse_maps(model, images, classes, methods, layer, batch_size)
+    return {method: enlarged(heat, np.shape(images)[1]) for method, heat in coarse.items()}
+
+
+def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | None = None, batch_size: int = 32) -> dict:
+    """Return the maps of several methods on the layer's own grid.
+
+    Args:
+        model, images, classes, layer, batch_size: as `maps`.
+        methods: keys of `METHODS`.
+
+    Returns:
+        Method to float32 (n, h, w), 0 or more, on no common scale; (0, 1, 1) where there are no slices.
+
+    Raises:
+        DataError: as `maps`.
+
+    `explanations.explain_run`.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise DataError(f"method: got {method!r}; allowed: {', '.join(METHODS)}")
+    images, layer = _checked(model, images), _layer(model, layer)
+    classes = _classes(model, images, classes, batch_size)
+    coarse = {method: [] for method in methods}
+    for some, features, slopes in _passes(model, images, classes, layer, batch_size):
+        for method in methods:
+            if method == "scorecam":
+                weights = _increases(model, images[some], classes[some], features, batch_size)
+            else:
+                weights = slopes
+            coarse[method].append(np.maximum(METHODS[method](features, weights), 0))
+    nothing = np.zeros((0, 1, 1), np.float32)
+    return {method: np.concatenate(parts) if parts else nothing for method, parts in coarse.items()}
+
+
+def enlarged(coarse, size: int) -> np.ndarray:
+    """Return maps at the size of the slices, bilinear, each divided by its largest value.
+
+    Args:
+        coarse: float32 (n, h, w), 0 or more.
+        size: S.
+
+    Returns:
+        float32 (n, S, S), 0 to 1; zeros where a map is zero.
+
+    `maps`, and controls on the grid of a map.
+    """
+    return _normalised(_resized(coarse, size))
+
+
+def gradcam(features, gradients):
+    """Channels weighted by their mean gradient. Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74."""
+    return (features * gradients.mean((1, 2), keepdims=True)).sum(-1)
+
+
+def gradcam_plus_plus(features, gradients):
+    """Channels weighted by their positive gradients. Chattopadhay et al. 2018, doi 10.1109/WACV.2018.00097."""
+    below = 2 * gradients**2 + gradients**3 * features.sum((1, 2), keepdims=True)
+    alpha = np.divide(gradients**2, below, out=np.zeros_like(gradients), where=below != 0)
+    return (features * (alpha * np.maximum(gradients, 0)).sum((1, 2), keepdims=True)).sum(-1)
+
+
+def hirescam(features, gradients):
+    """Features times gradients, place by place. Draelos, Carin 2020, arXiv 2011.08891."""
+    return (features * gradients).sum(-1)
+
+
+def layercam(features, gradients):
+    """Features times positive gradients, place by place. Jiang et al. 2021, doi 10.1109/TIP.2021.3089943."""
+    return (features * np.maximum(gradients, 0)).sum(-1)
+
+
+def scorecam(features, increases):
+    """Channels weighted by what the logit gains when only they are shown. Wang et al. 2020, arXiv 1910.01279."""
+    return (features * increases).sum(-1)
+
+
+def eigencam(features, gradients):
+    """First principal component of the features, no class involved. Muhammad, Yeasin 2020, arXiv 2008.00299."""
+    flat = features.reshape(len(features), -1, features.shape[-1]).astype(np.float64)
+    # The component's score at each place is an eigenvector of the small (h * w)-square matrix of inner products.
+    _, vectors = np.linalg.eigh(flat @ flat.transpose(0, 2, 1))
+    projected = vectors[..., -1]
+    # An eigenvector's sign is arbitrary; features are mostly positive, so their component is turned that way.
+    sign = np.where(projected.sum(1, keepdims=True) < 0, -1, 1) * flat.any((1, 2))[:, None]
+    return (projected * sign).reshape(features.shape[:3]).astype(features.dtype)
+
+
+METHODS: dict[str, Callable] = {
+    "gradcam": gradcam,
+    "gradcam++": gradcam_plus_plus,
+    "hirescam": hirescam,
+    "layercam": layercam,
+    "scorecam": scorecam,
+    "eigencam": eigencam,
+}
+"""Name to method: from features and gradients, float32 (n, h, w, c), to a map (n, h, w) that may be negative."""
+
+
+def to_grid(tokens: np.ndarray) -> np.ndarray:
+    """Lay the patch tokens of a vision transformer out as a picture.
+
+    Args:
+        tokens: (n, t, d); the last g * g of the t tokens are patches, row by row, those before it class tokens.
+
+    Returns:
+        (n, g, g, d). Arrays that are pictures already, (n, h, w, c), come back unchanged. Notebook 05.
+    """
+    if tokens.ndim == 4:
+        return tokens
+    side = int(np.sqrt(tokens.shape[1]))
+    return tokens[:, -side * side :].reshape(len(tokens), side, side, -1)
+
+
+def gradients(model, images, classes, layer: str, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layer's output and the gradient of one logit with respect to it.
+
+    Args:
+        model, images, classes, layer, batch_size: as `maps`; classes (n,) int.
+
+    Returns:
+        Features and gradients, float32, both (n, h, w, c); tokens come as a grid without the class token.
+
+    Notebook 05.
+    """
+    images, layer = _checked(model, images), _layer(model, layer)
+    classes = _classes(model, images, classes, batch_size)
+    _, features, slopes = zip(*_passes(model, images, classes, layer, batch_size), strict=True)
+    return np.concatenate(features), np.concatenate(slopes)
+
+
+def _passes(model, images, classes, layer, batch_size):
+    step = backprop.step_of(model, layer)
+    explained = np.eye(model.output_shape[-1], dtype=np.float32)[classes]
+    size = max(1, min(batch_size, len(images)))
+    both = zip(batches.filled(images, size), batches.filled(explained, size), strict=True)
+    for (some, batch), (_, target) in both:
+        count = some.stop - some.start
+        outputs = step(batch[..., None].astype(np.float32), target)
+        features, slopes = (np.asarray(a, np.float32)[:count] for a in outputs)
+        if not (np.isfinite(features).all() and np.isfinite(slopes).all()):
+            raise DataError(f"model {model.name}: features or gradients at {layer!r} are not finite; was it fitted?")
+        yield some, to_grid(features), to_grid(slopes)
+
+
+def _increases(model, images, classes, features, batch_size):
+    count = min(SCORECAM_CHANNELS, features.shape[-1])
+    varying = np.argsort(-features.var((1, 2)), axis=1, kind="stable")[:, :count]
+    size, rows = images.shape[1], np.arange(len(images))
+    weights = np.zeros((len(images), 1, 1, features.shape[-1]), np.float32)
+    gains = np.empty((len(images), count))
+    for row in rows:
+        channels = features[row][..., varying[row]].transpose(2, 0, 1)
+        low = channels.min((1, 2), keepdims=True)
+        shown = images[row] * _normalised(_resized(channels - low, size))
+        gains[row] = logits_of(model, shown, batch_size)[:, classes[row]]
+    # Score-CAM subtracts the logit of an empty slice; the softmax that follows takes any constant out again.
+    weights[rows[:, None], 0, 0, varying] = special.softmax(gains, axis=1)
+    return weights
+
+
+def logits_of(model, images, batch_size: int = 32) -> np.ndarray:
+    """Return a model's logits for slices.
+
+    Args:
+        model: keras.Model from (n, S, S, 1) to logits (n, k).
+        images: (n, S, S), uint8 or float, 0 to 255.
+        batch_size: slices a step.
+
+    Returns:
+        float64 (n, k).
+
+    Notebook 05.
+    """
+    logits = np.empty((len(images), model.output_shape[-1]))
+    for some, batch in batches.filled(images, max(1, min(batch_size, len(images)))):
+        outputs = model.predict_on_batch(batch[..., None].astype(np.float32))
+        logits[some] = np.asarray(outputs)[: some.stop - some.start]
+    return logits
+
+
+def _resized(pictures, size: int):
+    grown = keras.ops.image.resize(pictures[..., None], (size, size), "bilinear", data_format="channels_last")
+    return keras.ops.convert_to_numpy(grown)[..., 0]
+
+
+def _normalised(pictures):
+    peak = pictures.max((1, 2), keepdims=True)
+    return np.divide(pictures, peak, out=np.zeros_like(pictures), where=peak > 0)
+
+
+def _checked(model, images) -> np.ndarray:
+    images = np.asarray(images)
+    shape = model.input_shape
+    if len(shape) != 4 or shape[-1] != 1:
+        raise DataError(f"model {model.name}: takes {shape}; allowed: (None, S, S, 1)")
+    fits = images.ndim == 3 and images.shape[1] == images.shape[2] and shape[1] in (None, images.shape[1])
+    if not fits:
+        raise DataError(f"images: got shape {images.shape}; allowed for {model.name}: (n, {shape[1]}, {shape[2]})")
+    if images.dtype.kind not in "uif" or not np.isfinite(images).all():
+        raise DataError(f"images: got {images.dtype}, or values that are not finite; allowed: 0 to 255")
+    return images
+
+
+def _classes(model, images, classes, batch_size: int) -> np.ndarray:
+    count = model.output_shape[-1]
+    if classes is None:
+        return logits_of(model, images, batch_size).argmax(1)
+    classes = np.asarray(classes)
+    if classes.dtype.kind not in "ui" or classes.shape not in ((), (len(images),)):
+        raise DataError(f"classes: got {classes.dtype} {classes.shape}; allowed: one int, or ints ({len(images)},)")
+    if classes.size and (classes.min() < 0 or classes.max() >= count):
+        raise DataError(f"classes: got {classes.min()} to {classes.max()}; allowed: 0 to {count - 1}")
+    return np.broadcast_to(classes, len(images))
+
+
+def _layer(model, layer: str | None) -> str:
+    ranks = {x.name: len(x.output.shape) for x in model.layers[1:] if hasattr(x.output, "shape")}
+    places = [name for name, rank in ranks.items() if rank == 4] or [name for name, rank in ranks.items() if rank == 3]
+    if layer is None and places:
+        return places[-1]
+    if ranks.get(layer) not in (3, 4):
+        raise DataError(f"layer: got {layer!r}; {model.name} has these with places: {', '.join(places) or 'none'}")
+    return layer

@@ -1,0 +1,264 @@
+"""How sure a number is: Wilson's interval, samples of patients, paired tests, and the word for two uncertain numbers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from btlib import DataError
+
+ALIKE = "cannot be told apart"
+"""The verdict on two numbers whose difference has an interval that holds 0."""
+
+
+class Interval(NamedTuple):
+    """A number and the bounds of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A number minus another, the bounds of its interval and a two-sided p."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+class McNemar(NamedTuple):
+    """Slices that only one of two models has right, and the exact two-sided p."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+class Resamples:
+    """Samples of patients, drawn once with replacement, that give any statistic of their slices an interval.
+
+    Slices of one patient resemble each other, so resampling slices would pretend to more evidence than there is. Folds
+    are pooled by giving the slices of all of them.
+
+    Args:
+        patients: (n,) patient ids, one a slice.
+        samples: how many samples, at least 1.
+        level: of two-sided intervals, between 0 and 1, for example 0.95.
+        seed: of the draws; the same patients and seed give the same samples.
+
+    Source: Efron, Tibshirani 1993, ch. 13; resampling whole clusters: Field, Welsh, JRSS B 69 (2007).
+    Used by notebooks 03 to 07.
+    """
+
+    def __init__(self, patients, samples: int, level: float, seed: int):
+        names, self.member = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+        draws = np.random.default_rng(seed).integers(0, len(names), (samples, len(names)))
+        flat = draws + np.arange(samples)[:, None] * len(names)
+        counts = np.bincount(flat.ravel(), minlength=samples * len(names))
+        self.weights, self.level = counts.reshape(samples, -1).astype(float), level
+
+    def sums(self, values) -> np.ndarray:
+        """Sum values over the slices of each sample, a patient drawn twice counting twice.
+
+        Args:
+            values: float (n,) or (n, k).
+
+        Returns:
+            float (samples,) or (samples, k).
+
+        Raises:
+            DataError: there is not one patient a slice.
+
+        Used by notebooks 03 to 07.
+        """
+        self.check(len(values))
+        totals = np.zeros((self.weights.shape[1], *np.shape(values)[1:]))
+        np.add.at(totals, self.member, values)
+        return self.weights @ totals
+
+    def check(self, n: int) -> None:
+        """Raise DataError where there is not one patient for each of n slices. Used by `classification`."""
+        if n != len(self.member):
+            raise DataError(f"patients: got {len(self.member)} ids for {n} slices; allowed: one a slice")
+
+    def bounds(self, drawn) -> tuple[float, float]:
+        """Return the percentile interval of a statistic, float (samples,); samples where it is NaN say nothing."""
+        low, high = np.nanpercentile(drawn, [50 * (1 - self.level), 50 * (1 + self.level)])
+        return float(low), float(high)
+
+    def mean(self, values) -> Interval:
+        """Return the mean over slices; one of shares that no sample changes gets Wilson's interval over its slices.
+
+        Args:
+            values: float (n,), n > 0, finite.
+
+        Raises:
+            DataError: no values, values that are not finite, or not one patient a slice.
+
+        Used by notebooks 04 and 05.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+            raise DataError(f"values: got shape {values.shape}; allowed: (n,), n > 0, all finite")
+        mean = float(values.mean())
+        low, high = self.bounds(self.sums(values) / self.sums(np.ones(len(values))))
+        if np.isclose(low, high, rtol=0, atol=1e-12) and values.min() >= 0 and values.max() <= 1:
+            low, high = wilson(values.sum(), len(values), self.level)
+        return Interval(mean, min(low, mean), max(high, mean))
+
+    def difference(self, a, b) -> Difference:
+        """Return the mean of a minus that of b; what the two have in common, their patients, cancels.
+
+        p is the share of samples that lie as far from the difference as that lies from 0, the data counted among them,
+        so it is never below 1 / (samples + 1).
+
+        Args:
+            a, b: float or bool (n,), of the same n slices; NaN where a slice belongs to one of the two only.
+
+        Raises:
+            DataError: a or b has no value, or there is not one patient a slice.
+
+        Source: Efron, Tibshirani 1993, ch. 16 (null by shifting). Used by notebooks 03, 04 and 07.
+        """
+        values, means = [], []
+        for scores in (np.asarray(a, float), np.asarray(b, float)):
+            known = ~np.isnan(scores)
+            if not known.any():
+                raise DataError(f"difference: got {len(scores)} slices without a value; allowed: one or more with one")
+            with np.errstate(invalid="ignore"):  # a sample may have no patient of one of the two
+                means.append(self.sums(np.where(known, scores, 0)) / self.sums(known))
+            values.append(scores[known].mean())
+        value, drawn = float(values[0] - values[1]), means[0] - means[1]
+        drawn = drawn[~np.isnan(drawn)]
+        p = (1 + (np.abs(drawn - value) >= abs(value) - 1e-12).sum()) / (1 + len(drawn))
+        return Difference(value, *self.bounds(drawn), float(p))
+
+
+def mean_interval(values, patients, samples: int, level: float, seed: int) -> Interval:
+    """Return `Resamples.mean` of values, float (n,), whose patients meet no other statistic. Used by notebook 05."""
+    return Resamples(patients, samples, level, seed).mean(values)
+
+
+def mean_intervals(values, patients, samples: int, level: float, seed: int) -> list[Interval]:
+    """Return `mean_interval` of each column of values, float (n, m), from the same resamples. Used by notebook 05."""
+    resamples = Resamples(patients, samples, level, seed)
+    return [resamples.mean(column) for column in np.asarray(values, dtype=np.float64).T]
+
+
+def wilson(k: float, n: int, level: float) -> tuple[float, float]:
+    """Return Wilson's two-sided score interval for k right of n independent slices.
+
+    Args:
+        k: 0 to n, or an array of such; a share times n need not be whole.
+        n: at least 1, or an array of such.
+        level: between 0 and 1.
+
+    Raises:
+        DataError: k or n is out of range.
+
+    Source: Wilson, JASA 22 (1927) 209-212. Used by notebook 07 for the paper's own number.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    if np.any(np.less(n, 1)) or np.any(np.less(k, 0)) or np.any(np.greater(k, np.multiply(n, 1 + 1e-12))):
+        raise DataError(f"wilson: got k = {k}, n = {n}; allowed: n at least 1 and k from 0 to n")
+    return proportion_confint(np.minimum(k, n), n, alpha=1 - level, method="wilson")
+
+
+def share(k: int, n: int, level: float) -> Interval:
+    """Return k of n as a share with Wilson's interval; arguments and errors as `wilson`. Used by notebook 07."""
+    return Interval(k / n, *map(float, wilson(k, n, level)))
+
+
+def mcnemar(y, a, b) -> McNemar:
+    """Test exactly whether two models are right equally often on the same slices, slices taken for independent.
+
+    Args:
+        y, a, b: int (n,): the truth and two models' predicted classes.
+
+    Raises:
+        DataError: shapes differ.
+
+    Source: McNemar, Psychometrika 12 (1947); exact form: binomial test of the discordant pairs.
+    Used by notebooks 03 and 07.
+    """
+    y, a, b = map(np.asarray, (y, a, b))
+    if not y.shape == a.shape == b.shape:
+        raise DataError(f"one entry a slice: got {y.shape} for y, {a.shape} for a, {b.shape} for b")
+    only_a, only_b = int(((a == y) & (b != y)).sum()), int(((b == y) & (a != y)).sum())
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, float(p))
+
+
+def compare(y, predictions: dict, reference: str, resamples: Resamples) -> pd.DataFrame:
+    """Compare every model with one of them on the same slices; p values are also given after Holm's correction.
+
+    Args:
+        y: int (n,).
+        predictions: model's name -> int (n,) predicted classes.
+        reference: the name in `predictions` that the others are compared with.
+        resamples: of the slices' patients; every model meets the same ones.
+
+    Returns:
+        One row a model other than the reference: model, reference, n, accuracy, reference_accuracy,
+        difference (model minus reference), low, high, only_model, only_reference (slices that only this one has
+        right), mcnemar_p, mcnemar_p_holm, bootstrap_p, bootstrap_p_holm.
+
+    Raises:
+        DataError: the reference is not in `predictions`, or as `mcnemar`.
+
+    Source: Holm, Scand. J. Statist. 6 (1979). Used by notebooks 03 and 07.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    if reference not in predictions:
+        raise DataError(f"compare: reference is {reference!r}; allowed: {', '.join(map(str, predictions))}")
+    y, rows = np.asarray(y), []
+    right = {model: np.asarray(predicted) == y for model, predicted in predictions.items()}
+    for model in (m for m in predictions if m != reference):
+        only, only_reference, mcnemar_p = mcnemar(y, predictions[model], predictions[reference])
+        value, low, high, p = resamples.difference(right[model], right[reference])
+        accuracies = right[model].mean(), right[reference].mean()
+        rows.append((model, reference, len(y), *accuracies, value, low, high, only, only_reference, mcnemar_p, p))
+    names = ("model", "reference", "n", "accuracy", "reference_accuracy", "difference", "low", "high")
+    table = pd.DataFrame(rows, columns=[*names, "only_model", "only_reference", "mcnemar_p", "bootstrap_p"])
+    for name in ("mcnemar_p", "bootstrap_p"):
+        holm = multipletests(table[name], method="holm")[1] if len(table) else table[name]
+        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", holm)
+    return table
+
+
+def apart(a: Interval, b: Interval) -> Interval:
+    """Return a minus b with an interval made of the two numbers' own, which no patient shares.
+
+    Args:
+        a, b: value, low, high; a number that is counted or given has its value as both bounds.
+
+    Source: Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10, with each side's own interval in the place
+    of Wilson's: Zou, Donner, Statistics in Medicine 27 (2008) 1693-1702. Used by notebook 07.
+    """
+    a, b = Interval(*a), Interval(*b)
+    value = a.value - b.value
+    low = value - np.hypot(a.value - a.low, b.high - b.value)
+    return Interval(value, float(low), float(value + np.hypot(a.high - a.value, b.value - b.low)))
+
+
+def verdict(ours: Interval, other: Interval) -> str:
+    """Say in one word whether a number is higher than another, both being uncertain.
+
+    Args:
+        ours, other: value, low, high; of a count, `share`.
+
+    Returns:
+        "higher" or "lower" where the interval of the difference lies on one side of 0, else "cannot be told apart";
+        "not tested: no value" where one of the two is NaN.
+
+    Source: as `apart`. Used by notebook 07.
+    """
+    if np.isnan([*ours, *other]).any():
+        return "not tested: no value"
+    _, low, high = apart(ours, other)
+    return "higher" if low > 0 else "lower" if high < 0 else ALIKE

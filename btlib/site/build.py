@@ -1,0 +1,335 @@
+"""From executed notebooks, tables and figures to one static site that opens without a network."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jinja2
+import nbformat
+import psutil
+from PIL import Image
+
+from btlib import DataError, __version__, files
+from btlib.fitting import runs
+from btlib.params import Study
+from btlib.site import pages
+from btlib.study import tables
+
+SITE = Path(__file__).resolve().parent
+PACKAGES = ("keras", "tensorflow", "keras-cv", "keras-hub", "numpy", "scikit-learn", "h5py", "pandas", "papermill")
+UNREAD = (
+    ".doctrees",
+    ".buildinfo",
+    "_sphinx_design_static",
+    "_static/locales",
+    "_static/**/*.map",
+    "_static/**/*.LICENSE.txt",
+    "_static/*webpack-macros.html",
+    "_static/images/logo_*",
+    "_static/vendor/fontawesome/webfonts/fa-brands*",
+    "_static/vendor/fontawesome/webfonts/fa-regular*",
+    "_static/*.ipynb",
+)
+"""What Sphinx and its theme leave that no page of the report uses: half of the site's bytes."""
+
+
+def build(profile: str, study: Study) -> Path:
+    """Make reports/<profile>/html from the profile's executed notebooks and the tables and figures that these wrote.
+
+    The site is made beside the old one and takes its place when it is complete; where it fails, the old one stays.
+    Tables and figures that the last report held and this one does not, leftovers of other parameters, are removed.
+
+    Args:
+        profile: whose reports/<profile>/ is read.
+        study: the parameters that the notebooks were run with.
+
+    Returns:
+        The path of the front page.
+
+    Raises:
+        DataError: a notebook, table or figure that the report needs is missing, unfinished or failed, or
+            Sphinx has a complaint (a broken link, a picture that is not there); its lines are in the message.
+
+    Used by `make report`, after the notebooks.
+    """
+    root = tables.folder(profile)
+    notebooks = _notebooks(profile)
+    earlier = _contents_of_last(root)
+    about = provenance(study)
+    files.sweep(root, "html")
+    with tempfile.TemporaryDirectory(prefix=files.prefix("html"), dir=root) as temporary:
+        source, site = Path(temporary, "source"), Path(temporary, "html")
+        _write_source(source, study, notebooks, about)
+        _sphinx(source, site, profile, study)
+        _swap(site, root / "html", Path(temporary, "old"))
+    for kind, name in earlier - _listed(about):
+        for path in (root / kind).glob(f"{name}.*"):
+            path.unlink()
+    return root / "html" / "index.html"
+
+
+def provenance(study: Study) -> dict:
+    """Say what made the profile's results, and write it to reports/<profile>/provenance.json.
+
+    Args:
+        study: the parameters that the notebooks were run with.
+
+    Returns:
+        Mapping with profile, parameters, seed, versions, hardware, wall_seconds (seconds by notebook), started,
+        finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (where, when and at which
+        commit each was fitted), commit, and tables and figures (each name with the notebook that wrote it).
+
+    Raises:
+        DataError: there is no executed notebook, or one is unfinished; or a table or figure that one wrote is gone.
+
+    Used by `make report`.
+    """
+    notebooks = _notebooks(study.profile)
+    ran = {name: book.metadata["papermill"] for name, book in notebooks.items()}
+    facts = {
+        "profile": study.profile,
+        "parameters": study.model_dump(mode="json"),
+        "seed": study.seed,
+        "versions": {"python": platform.python_version(), "btlib": __version__}
+        | {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"keras backend": os.environ.get("KERAS_BACKEND", "tensorflow")},
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": runs.processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        },
+        "wall_seconds": {name: round(run["duration"], 1) for name, run in ran.items()},
+        "started": min(run["start_time"] for run in ran.values()),
+        "finished": max(run["end_time"] for run in ran.values()),
+        "data": _data(study),
+        "fits": _fits(study),
+        "commit": runs.commit(),
+    } | _contents(tables.folder(study.profile), notebooks)
+    files.write_text(tables.folder(study.profile) / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def serve(profile: str, port: int = 8000) -> None:
+    """Serve a report on this machine until it is stopped.
+
+    Args:
+        profile: whose report.
+        port: where, at localhost.
+
+    Raises:
+        DataError: there is no report yet, or the port is taken.
+
+    Used by `make serve`.
+    """
+    site = tables.folder(profile) / "html"
+    if not (site / "index.html").is_file():
+        raise DataError(f"{site}: no report yet; `make report PROFILE={profile}` makes it")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise DataError(
+            f"port {port}: {error.strerror}; stop what uses it, or take another: make serve PORT={port + 1}"
+        ) from error
+    print(f"http://localhost:{port} (stop with Control-C)", flush=True)
+    with server:
+        server.serve_forever()
+
+
+def _notebooks(profile: str) -> dict[str, nbformat.NotebookNode]:
+    folder = tables.folder(profile) / "notebooks"
+    books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("[!.]*.ipynb"))}
+    if not books:
+        raise DataError(f"{folder}: no executed notebook; run `make report PROFILE={profile}`")
+    for name, book in books.items():
+        run = book.metadata.get("papermill", {})
+        failed = any(out.output_type == "error" for cell in book.cells for out in cell.get("outputs", []))
+        if failed or run.get("exception") or not run.get("end_time"):
+            state = "stopped with an error" if failed or run.get("exception") else "was not run to its end by papermill"
+            raise DataError(f"{folder / name}.ipynb: {state}; run `make report PROFILE={profile}` again")
+    return books
+
+
+def _contents(root: Path, notebooks: dict) -> dict[str, dict[str, str]]:
+    """Collect what the executed notebooks say they wrote: {"tables": {name: notebook}, "figures": {...}}."""
+    contents = {kind: {} for kind in pages.KINDS}
+    for notebook, book in notebooks.items():
+        for output in (out for cell in book.cells for out in cell.get("outputs", [])):
+            for kind, name in _noted(output).items():
+                contents[f"{kind}s"].setdefault(name, notebook)
+    endings = {"tables": ("csv",), "figures": ("svg", "png", "json")}
+    for kind, names in contents.items():
+        for name, ending in itertools.product(names, endings[kind]):
+            if not (root / kind / f"{name}.{ending}").is_file():
+                raise DataError(f"{root / kind / name}.{ending}: gone, though {names[name]} wrote it; run it again")
+    return contents
+
+
+def _noted(output: nbformat.NotebookNode) -> dict[str, str]:
+    """Return what `tables` noted in an output: {"table": name} or {"figure": name}, or nothing."""
+    return output.get("metadata", {}).get("btlib", {})
+
+
+def _contents_of_last(root: Path) -> set[tuple[str, str]]:
+    path = root / "provenance.json"
+    return _listed(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+
+
+def _listed(about: dict) -> set[tuple[str, str]]:
+    """List the tables and figures of a provenance.json, as (kind, name)."""
+    return {(kind, name) for kind in pages.KINDS for name in about.get(kind, {})}
+
+
+def _data(study: Study) -> list[dict]:
+    from btlib.data import datasets
+
+    sets = [("data", study.data, None), ("external", study.external, study.data)]
+    rows = []
+    for name, data, copies_from in sets[: 1 if study.external is None else 2]:
+        patients = datasets.manifest(data, copies_from)["patient_id"]
+        rows.append(
+            {
+                "name": name,
+                "source": data.source,
+                "path": data.path,
+                "fingerprint": datasets.fingerprint(data, copies_from),
+                "n_slices": len(patients),
+                "n_patients": int(patients.nunique()),
+            }
+        )
+    return rows
+
+
+def _fits(study: Study) -> list[dict]:
+    from btlib.data import datasets
+
+    plan = runs.plan(study, datasets.fingerprint(study.data)).drop_duplicates("id")
+    return [{"id": f.id, **runs.Run(f).provenance()} for f in plan["fit"] if runs.load(f)]
+
+
+def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> None:
+    """Write all that Sphinx reads: settings, pages, notebooks, pictures, and the files that readers download."""
+    shutil.copytree(SITE / "templates" / "theme", source / "_templates")
+    shutil.copytree(SITE / "static", source / "_static")
+    for name in ("conf.py", "limitations.md"):
+        shutil.copy(SITE / name, source / name)
+    # `extra` is copied to the site's root as it is: links from pages to these files work in any folder.
+    for folder in ("extra/tables", "figures"):
+        (source / folder).mkdir(parents=True)
+    root = tables.folder(study.profile)
+    for name in about["tables"]:
+        shutil.copy(root / "tables" / f"{name}.csv", source / "extra" / "tables")
+    figures = {name: _figure(root / "figures" / name, source / "figures") for name in about["figures"]}
+    real = pages.copy_kept(source)
+    context = pages.context(study, notebooks, about, figures, real)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(SITE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for page in ("index", "tables", "figures", "provenance", "sources"):
+        text = templates.get_template(f"{page}.md").render(context)
+        (source / f"{page}.md").write_text(text, encoding="utf-8")
+    plate = templates.get_template("plate.md")
+    for name, book in notebooks.items():
+        written = _for_reading(book, lambda figure: plate.render(context | {"figure": figures[figure]}))
+        nbformat.write(written, source / f"{name}.ipynb")
+
+
+def _figure(path: Path, folder: Path) -> dict[str, str]:
+    """Put a figure into `folder`, as SVG or, where it holds pictures, as WebP; return its title, caption, alt, file."""
+    svg = path.with_suffix(".svg")
+    pictures = b"<image" in svg.read_bytes()
+    if pictures:
+        Image.open(path.with_suffix(".png")).convert("RGB").save(folder / f"{path.name}.webp", quality=88, method=6)
+    else:
+        shutil.copy(svg, folder)
+    said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    file = f"figures/{path.name}.{'webp' if pictures else 'svg'}"
+    return {"name": path.name, "file": file, "pictures": pictures, **said}
+
+
+def _for_reading(book: nbformat.NotebookNode, plate) -> nbformat.NotebookNode:
+    """Copy a notebook with its figures as the site shows them, parameters folded away, and no widgets."""
+    book, cells, heading = nbformat.from_dict(book), [], ""
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+\s+(.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+        cells += [cell] if cell.cell_type != "code" else _code_for_reading(cell, heading, plate)
+    book.cells = cells
+    return book
+
+
+def _code_for_reading(cell: nbformat.NotebookNode, heading: str, plate) -> list[nbformat.NotebookNode]:
+    """Split a code cell where figures and other outputs meet: a saved figure becomes a cell of its own."""
+    tags = set(cell.metadata.get("tags", []))
+    if tags & {"parameters", "injected-parameters"}:
+        cell.metadata |= {"tags": sorted(tags | {"hide-input"}), "mystnb": {"code_prompt_show": "Show the parameters"}}
+    figures = [noted["figure"] for noted in map(_noted, cell.outputs) if "figure" in noted]
+    outputs = [out for out in cell.outputs if not (_noted(out) or _is_widget(out))]
+    named = iter(figures if len(figures) == sum(map(_is_picture, outputs)) else [])
+    cell.outputs, cells = [], [cell]
+    for output in outputs:
+        figure = next(named, None) if _is_picture(output) else None
+        if figure is not None:
+            cells.append(nbformat.v4.new_markdown_cell(plate(figure)))
+            continue
+        if cells[-1].cell_type == "markdown":
+            cells.append(nbformat.v4.new_code_cell("# continued", metadata={"tags": ["remove-input"]}))
+        if _is_picture(output):
+            cells[-1].metadata["mystnb"] = {"image": {"alt": f"Picture in the section {heading}"}}
+        cells[-1].outputs.append(output)
+    return cells
+
+
+def _is_picture(output: nbformat.NotebookNode) -> bool:
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
+
+
+def _is_widget(output: nbformat.NotebookNode) -> bool:
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def _sphinx(source: Path, site: Path, profile: str, study: Study) -> None:
+    settings = {
+        "html_title": f"Does 99.35 % hold? Profile {profile}",
+        "html_theme_options.announcement": pages.banner(study),
+        "html_theme_options.extra_footer": pages.footer(study),
+    }
+    options = [word for key, value in settings.items() for word in ("-D", f"{key}={value}")]
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", *options]
+    done = subprocess.run([*command, source, site], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        complaints = done.stderr.replace(f"{source}{os.sep}", "").strip()
+        raise DataError(f"reports/{profile}: the report was not made, an earlier one stays; Sphinx says:\n{complaints}")
+    for path in [path for pattern in UNREAD for path in site.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _swap(new: Path, site: Path, old: Path) -> None:
+    """Put a complete site in the place of the old one; of two reports made at once, the later stays."""
+    while new.exists():
+        if site.exists():
+            os.rename(site, old)
+        try:
+            os.rename(new, site)
+        except OSError:
+            # Another report took the place in between: it is older than this one. Anything else is a fault.
+            if not site.exists():
+                os.rename(old, site)
+                raise
+        shutil.rmtree(old, ignore_errors=True)

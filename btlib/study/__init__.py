@@ -1,0 +1,1 @@
+"""What the notebooks tabulate, from runs to tables."""

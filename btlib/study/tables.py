@@ -1,0 +1,102 @@
+"""The only writer of results: tables as CSV, figures as SVG and PNG with their caption, under reports/<profile>/."""
+
+import json
+from pathlib import Path
+
+import matplotlib.figure
+import pandas as pd
+import yaml
+
+from btlib import DataError, files, home
+
+WORDS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
+"""Titles and captions of figures and tables, what their columns say, and cells in words: btlib/study/captions.yaml."""
+
+
+def folder(profile: str) -> Path:
+    """Return reports/<profile>."""
+    return home() / "reports" / profile
+
+
+def write(profile: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Write reports/<profile>/tables/<name>.csv and return the table as it will be read back.
+
+    Args:
+        profile: the study's profile.
+        name: the table's one name, without ending, for example "models".
+        table: written without its index; floats to six significant digits.
+
+    Used by every notebook.
+    """
+    path = folder(profile) / "tables" / f"{name}.csv"
+    with files.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    _note("table", name)
+    return read(profile, name)
+
+
+def read(profile: str, name: str) -> pd.DataFrame:
+    """Read reports/<profile>/tables/<name>.csv.
+
+    Raises:
+        DataError: it has not been written yet.
+    """
+    path = folder(profile) / "tables" / f"{name}.csv"
+    if not path.exists():
+        raise DataError(f"{path}: no such table yet; run the notebook that writes it, or `make report`")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def save(
+    profile: str, name: str, figure: matplotlib.figure.Figure, caption: str = "", alt: str = ""
+) -> matplotlib.figure.Figure:
+    """Write reports/<profile>/figures/<name>.svg, .png (200 dpi) and .json (caption, alt) and return the figure to show.
+
+    Args:
+        profile: the study's profile.
+        name: the figure's one name, without ending.
+        figure: what a function of `figures` returned.
+        caption: what the figure tells; left out, that of btlib/study/captions.yaml.
+        alt: what a reader is told who cannot see it; left out, likewise.
+
+    Used by every notebook.
+    """
+    for ending in ("svg", "png"):
+        path = folder(profile) / "figures" / f"{name}.{ending}"
+        with files.replacing(path) as temporary:
+            figure.savefig(
+                temporary, dpi=200, bbox_inches="tight", metadata={"Date": None} if ending == "svg" else None
+            )
+    known = described(name)
+    said = {"title": known["title"], "caption": caption or known["caption"], "alt": alt or known["alt"]}
+    files.write_text(folder(profile) / "figures" / f"{name}.json", json.dumps(said, indent=2) + "\n")
+    _note("figure", name)
+    return figure
+
+
+def described(name: str) -> dict[str, str]:
+    """Return a figure's title, caption and alt of btlib/study/captions.yaml; the entry `roc_*` serves `roc_vgg16` too.
+
+    Args:
+        name: the figure's name; a figure without an entry is described by its name alone.
+
+    Used by `save`.
+    """
+    entries = WORDS["figures"]
+    if name in entries:
+        return entries[name]
+    family = max((key for key in entries if key.endswith("*") and name.startswith(key[:-1])), key=len, default=None)
+    if family is None:
+        words = name.replace("_", " ").capitalize()
+        return {"title": words, "caption": f"{words}.", "alt": f"Figure: {words}."}
+    which = name.removeprefix(family[:-1])
+    return {key: text.replace("{which}", WORDS["words"].get(which, which)) for key, text in entries[family].items()}
+
+
+def _note(kind: str, name: str) -> None:
+    """Leave an unseen output in the notebook that runs: a report shows what its notebooks wrote, and no leftovers."""
+    from IPython import get_ipython
+    from IPython.display import publish_display_data
+
+    if get_ipython() is not None:
+        publish_display_data({}, {"btlib": {kind: name}})
