@@ -79,14 +79,20 @@ def fit(args) -> None:
 
 
 def trials(args) -> None:
-    """Log every configuration fitted so far by its validation score, in reports/<profile>/trials.csv."""
-    from btlib import params
+    """Judge every configuration fitted so far on its validation slices, in reports/<profile>/trials.csv."""
+    from btlib import files, params
     from btlib.data import datasets
-    from btlib.study import results
+    from btlib.fitting import runs
+    from btlib.study import search, tables
 
     chosen = params.load(args.params)
-    table = results.trials(chosen, datasets.fingerprint(chosen.data))
-    print(table[["id", "protocol", "fold", "seed", "accuracy", "loss", "chosen", "differs"]].to_string(index=False))
+    log = search.trials(chosen, runs.plan(chosen, datasets.fingerprint(chosen.data)))
+    with files.replacing(tables.folder(chosen.profile) / "trials.csv") as path:
+        log.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+    shown = log.drop(columns=["fits", "commit"])
+    print(
+        shown.to_string(index=False, float_format="%.3f") if len(log) else "no configuration has all its folds fitted"
+    )
 
 
 def compare(args) -> None:
@@ -188,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(fit, "params/figshare.yaml")
     one.add_argument("params", help="a parameter file")
     one.add_argument("--id", help="fit this one alone")
-    add(trials, "params/figshare.yaml").add_argument("params", help="a parameter file")
+    add(trials, "params/search.yaml").add_argument("params", help="a parameter file")
     add(compare, "params/figshare.yaml").add_argument("params", help="a parameter file")
     one = add(fetch, "figshare data/figshare")
     one.add_argument("dataset", choices=["figshare"])

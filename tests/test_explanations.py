@@ -40,17 +40,17 @@ def made(folder, masked=True):
             "patient_id": [f"p{i // 2}" for i in range(n)],
             "patient_group": [f"g{i // 2}" for i in range(n)],
             "plane": ["axial", ""] * (n // 2),
-            "has_mask": [masked and i != 6 for i in range(n)],
+            "mask_area": [int(masked and i != 6) for i in range(n)],
         }
     )
     images = masks * 200
-    masks[~about["has_mask"].to_numpy()] = 0
-    predictions = about.iloc[::-1][:12].drop(columns="has_mask")
+    masks[~(about["mask_area"] > 0).to_numpy()] = 0
+    predictions = about.iloc[::-1][:12].drop(columns="mask_area")
     predictions = predictions.assign(role="test", logit_meningioma=1.0, logit_glioma=0.0, logit_pituitary=0.0)
     run = SimpleNamespace(
         id="f0",
         folder=folder,
-        fit=SimpleNamespace(model="tiny"),
+        fit=SimpleNamespace(model="tiny", classes=list(CLASSES)),
         model=lambda: by_hand(weights=((1.0, 0.0, 0.0), (1.0, 0.0, 0.0))),
         predictions=lambda role=None: predictions,
     )

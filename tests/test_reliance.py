@@ -38,7 +38,7 @@ def data():
             "patient_id": ["p", "q", "r", "s"],
             "patient_group": ["p", "q", "r", "s"],
             "plane": "axial",
-            "has_mask": [True, True, True, False],
+            "mask_area": [1, 1, 1, 0],
         }
     )
     return SimpleNamespace(manifest=manifest, images=images, masks=masks)
@@ -47,7 +47,7 @@ def data():
 @pytest.fixture(scope="module")
 def table(data):
     slices = data.manifest.assign(row=np.arange(4))
-    return reliance.predictions(bright_is_a_glioma(), slices, data, 8)
+    return reliance.predictions(bright_is_a_glioma(), slices, data, CLASSES, 8)
 
 
 def test_the_answer_goes_with_the_tumour_and_stays_without_the_rest(table):
@@ -114,8 +114,8 @@ def test_a_tumour_that_leaves_no_room_has_no_row_elsewhere(data):
 
 def test_no_masks_no_rows(data):
     # Also where the manifest knows of a mask that is less than a pixel of the prepared slice.
-    slices = data.manifest.assign(row=np.arange(4), has_mask=True).iloc[3:]
-    found = reliance.predictions(bright_is_a_glioma(), slices, data)
+    slices = data.manifest.assign(row=np.arange(4), mask_area=1).iloc[3:]
+    found = reliance.predictions(bright_is_a_glioma(), slices, data, CLASSES)
     assert len(found) == 0 and list(found) == list(reliance.COLUMNS)
     described = found.assign(model="", label="", patient_id="")
     assert not len(reliance.summary(described, params.Statistics(bootstrap=100, level=0.95), 0))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, DataError, ParamsError, params
+from btlib import DataError, ParamsError, params
 from btlib.data import datasets
 from btlib.fitting import batches, runs, training
 from btlib.models import augmentation, layers
@@ -104,24 +104,6 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
 
 
-def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study, home):
-    fingerprint = datasets.fingerprint(study.data)
-    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
-    other = training.fit(study, wanted(study, label_smoothing=0.25))
-    other.folder.rename(home / "gone")
-    assert results.trials(study, fingerprint)["id"].tolist() == [own.id]
-    (home / "gone").rename(other.folder)
-    results.trials(study, fingerprint)
-    other.folder.rename(home / "gone")
-    table = results.trials(study, fingerprint).set_index("id")
-    assert table["chosen"].to_dict() == {own.id: True, other.id: False}
-    assert json.loads(table.loc[other.id, "differs"]) == {"recipe.label_smoothing": 0.25}
-    assert table.loc[own.id, "differs"] == "{}"
-    seen = own.predictions("validation")
-    right = seen[list(runs.LOGITS)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
-    assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
-
-
 def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_no_other(study, home):
     fingerprint = datasets.fingerprint(study.data)
     run = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
@@ -149,23 +131,6 @@ def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_n
     log = path.with_name("reproduced.csv")
     log.write_text(log.read_text().replace(found["hardware"], "a third machine"))
     assert len(results.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
-
-
-def test_the_log_of_trials_reads_what_older_versions_left(study, home):
-    fingerprint = datasets.fingerprint(study.data)
-    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
-    log = results.trials(study, fingerprint).set_index("id")
-    fit = json.loads((own.folder / "fit.json").read_text())
-    fit["recipe"] |= {"old_loss": 0.5, "old_option": 0}  # settings that are gone since
-    (own.folder / "fit.json").write_text(json.dumps(fit))
-    settings = json.loads(log.loc[own.id, "settings"]) | {"recipe": fit["recipe"]}
-    log.loc[own.id, "settings"] = json.dumps(settings)
-    log.to_csv(home / "reports" / study.profile / "trials.csv")
-    guided = study.recipes["scratch"].model_copy(update={"cam_loss": 0.25})
-    for now, more in ((study, {}), (study.model_copy(update={"recipes": {"scratch": guided}}), {"recipe.cam_loss": 0})):
-        row = results.trials(now, fingerprint).set_index("id").loc[own.id]
-        assert json.loads(row["differs"]) == {"recipe.old_loss": 0.5} | more
-        assert json.loads(row["settings"]) == settings
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):

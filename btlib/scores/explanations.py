@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, DataError, files, params, watched
+from btlib import DataError, files, params, watched
 from btlib.data.datasets import Dataset
 from btlib.fitting import runs
 from btlib.models import registry as models
@@ -35,8 +35,12 @@ TABLES = {
 _TOGETHER = 64
 
 
-def slices_of(run: runs.Run) -> pd.DataFrame:
+def slices_of(run: runs.Run, role: str = "test") -> pd.DataFrame:
     """Return the test slices of a run, one a row, in the order of its predictions.
+
+    Args:
+        run: a finished fit.
+        role: "test", or "validation" for a search.
 
     Returns:
         image_id, fit (the run's id), label, patient_id, patient_group, plane, predicted, confidence (the predicted class's
@@ -44,9 +48,9 @@ def slices_of(run: runs.Run) -> pd.DataFrame:
 
     Notebook 05.
     """
-    table = run.predictions("test")
-    shares = metrics.softmax(table[list(runs.LOGITS)].to_numpy())
-    predicted = np.array(CLASSES)[shares.argmax(1)]
+    table = run.predictions(role)
+    shares = metrics.softmax(table[runs.logits_of(run.fit.classes)].to_numpy())
+    predicted = np.array(run.fit.classes)[shares.argmax(1)]
     about = table[["image_id", "label", "patient_id", "patient_group", "plane"]].replace("", "unknown")
     about.insert(1, "fit", run.id)
     return about.assign(
@@ -57,8 +61,8 @@ def slices_of(run: runs.Run) -> pd.DataFrame:
     )
 
 
-def test_slices(run: runs.Run, data: Dataset) -> pd.DataFrame:
-    """Return the test slices of a run in the order of the manifest, with their rows in `data`.
+def test_slices(run: runs.Run, data: Dataset, role: str = "test") -> pd.DataFrame:
+    """Return the slices of a run's part in the order of the manifest, with their rows in `data`.
 
     Returns:
         The columns of `slices_of`, and row.
@@ -66,7 +70,7 @@ def test_slices(run: runs.Run, data: Dataset) -> pd.DataFrame:
     Notebook 05.
     """
     rows = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
-    slices = slices_of(run)
+    slices = slices_of(run, role)
     slices["row"] = rows.loc[slices["image_id"]].to_numpy()
     return slices.sort_values("row", ignore_index=True)
 
@@ -114,7 +118,7 @@ def explain_run(
 
     Notebook 05.
     """
-    network, masked = _Network(run, data, settings, seed, batch_size), data.manifest["has_mask"].sum()
+    network, masked = _Network(run, data, settings, seed, batch_size), (data.manifest["mask_area"] > 0).sum()
     identity = {"version": VERSION, "data": data.fingerprint, "masks": int(masked)}
     shown = identity | {"methods": list(settings.methods), "seed": seed}
     _keep(run, "gradcam", shown | {"tolerance_px": settings.tolerance_px}, network.scores)
@@ -213,9 +217,13 @@ class _Network:
         """Masks, classes and patient groups of the training slices."""
         table = self.data.manifest
         held_out = table["image_id"].isin(self.run.predictions()["image_id"])
-        rows = np.flatnonzero(~held_out & table["has_mask"] & table["label"].isin(CLASSES))
+        rows = np.flatnonzero(~held_out & (table["mask_area"] > 0) & table["label"].isin(self.run.fit.classes))
         some = table.iloc[rows]
-        return self.data.masks[rows], some["label"].map(CLASSES.index).to_numpy(), some["patient_group"].to_numpy()
+        return (
+            self.data.masks[rows],
+            some["label"].map(self.run.fit.classes.index).to_numpy(),
+            some["patient_group"].to_numpy(),
+        )
 
     @cached_property
     def coarse(self):
@@ -261,7 +269,7 @@ class _Network:
         return pd.concat(tables[1:] or tables, ignore_index=True)
 
     def erased(self):
-        return reliance.predictions(self.model, self.slices, self.data, self.batch_size)
+        return reliance.predictions(self.model, self.slices, self.data, self.run.fit.classes, self.batch_size)
 
     def insertion(self):
         rows, tables = self.followed, []

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from btlib import CLASSES, DataError
+from btlib import DataError
 from btlib.scores.gradcam import enlarged
 
 SCORES = ("energy", "pointing", "pointing_tolerance", "iou")
@@ -161,8 +161,9 @@ def class_average(classes, groups, training_masks, training_classes, training_gr
     """
     masks = np.asarray(training_masks) > 0
     labels, owners = np.asarray(training_classes, int), np.asarray(training_groups)
-    sums = np.array([masks[labels == k].sum(0, dtype=np.float32) for k in range(len(CLASSES))])
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    kinds = 1 + max([-1, *labels, *classes])
+    sums = np.array([masks[labels == k].sum(0, dtype=np.float32) for k in range(kinds)])
+    counts = np.bincount(labels, minlength=kinds)
     means = np.zeros((len(classes), *masks.shape[1:]), np.float32)
     for place, (k, group) in enumerate(zip(classes, groups, strict=True)):
         own = (labels == k) & (owners == group)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from btlib import CLASSES, params
+from btlib import params
 from btlib.scores import localisation, metrics
 
 NO_SCORES = "No slice of this data set has a mask: its maps are shown, and not scored."
@@ -105,7 +105,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         lost = some[(some["by"] == "all") & ~some["exceeds"]]
         missing = [f"{score}: {', '.join(each['words'])}" for score, each in lost.groupby("score", sort=False)]
         by_class = some[some["by"] == "label"].groupby("group")["exceeds"].all()
-        classes = [c for c in CLASSES if by_class.get(c, False)]
+        classes = [c for c, exceeds in by_class.items() if exceeds]
         rows.append((model, method, lost.empty, "; ".join(missing) or "none", ", ".join(classes) or "none"))
     return pd.DataFrame(rows, columns=["model", "method", "exceeds", "not_exceeded", "classes"])
 
@@ -172,7 +172,7 @@ def pick(slices: pd.DataFrame) -> pd.DataFrame:
     Notebook 05.
     """
     parts = []
-    for label in CLASSES:
+    for label in slices["label"].unique():
         for outcome in ("right", "wrong"):
             group = slices[(slices["label"] == label) & (slices["outcome"] == outcome)]
             group = group.sort_values("confidence", ascending=False, kind="stable")

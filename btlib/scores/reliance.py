@@ -1,13 +1,13 @@
 """Does the answer rest on the tumour? Predictions for slices whose tumour is erased, or as much of the head elsewhere."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import CLASSES, params, watched
+from btlib import params, watched
 from btlib.data.datasets import Dataset
 from btlib.models import erasing
 from btlib.scores import metrics
@@ -31,13 +31,16 @@ DONORS = 20
 _TOGETHER = 16
 
 
-def predictions(model, slices: pd.DataFrame, data: Dataset, batch_size: int = 32) -> pd.DataFrame:
+def predictions(
+    model, slices: pd.DataFrame, data: Dataset, classes: Sequence[str], batch_size: int = 32
+) -> pd.DataFrame:
     """Return what a network says to test slices with the tumour erased, and with an equal shape elsewhere erased.
 
     Args:
         model: keras.Model from (n, S, S, 1) to logits.
         slices: image_id, label, plane, patient_group and row (in `data`), one a row; those without a mask are left out.
         data: the data set, prepared as the model's run was.
+        classes: names of the model's classes, in the order of its logits.
         batch_size: slices a step.
 
     Returns:
@@ -54,11 +57,11 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, batch_size: int = 32
         for _, about in masked.iloc[start : start + _TOGETHER].iterrows():
             image, mask = data.images[about["row"]], data.masks[about["row"]] > 0
             for erased, fill, picture in erased_slices(image, mask, about["image_id"], _donors(about, data)):
-                rows.append((about["image_id"], erased, fill, CLASSES.index(about["label"])))
+                rows.append((about["image_id"], erased, fill, classes.index(about["label"])))
                 pictures.append(picture)
         shares = metrics.softmax(logits_of(model, np.stack(pictures), batch_size))
         table = pd.DataFrame(rows, columns=["image_id", "erased", "fill", "true"])
-        table["predicted"] = np.array(CLASSES)[shares.argmax(1)]
+        table["predicted"] = np.array(classes)[shares.argmax(1)]
         table["probability"] = shares[np.arange(len(shares)), table["true"]]
         tables.append(table[list(COLUMNS)])
     return pd.concat(tables[1:] or tables, ignore_index=True)
@@ -114,7 +117,7 @@ def _rng(image_id: str, words: str) -> np.random.Generator:
 def _donors(about: pd.Series, data: Dataset) -> Callable:
     """Return what finds slices of other patients, cut in the same plane, with healthy tissue in a given region."""
     table = data.manifest
-    fits = table["has_mask"] & (table["patient_group"] != about["patient_group"])
+    fits = (table["mask_area"] > 0) & (table["patient_group"] != about["patient_group"])
     rows = np.flatnonzero(fits & (table["plane"] == data.manifest["plane"].iloc[about["row"]]))
 
     def donor(region, rng):
