@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import files
+from btlib import files, params
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
