@@ -522,7 +522,7 @@ def small() -> params.Study:
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=96)
     given["external"]["phantom"].update(patients=21, slices_per_patient=2, size=96, copies=14)
     given["preprocessing"]["image_size"] = 64
-    given["recipes"]["finetune"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["finetune"]["stages"]]
+    given["recipes"]["guided"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["guided"]["stages"]]
     given["baselines"] = []
     given["gradcam"].update(methods=["gradcam", "layercam"], deletion_steps=3)
     given["statistics"]["bootstrap"] = 200
@@ -664,7 +664,7 @@ def _grow_here(n: str) -> dict:
     given["profile"], given["baselines"], given["external"] = "growth", [], None
     given["data"]["phantom"].update(patients=count // 4, slices_per_patient=4, size=64)
     given["preprocessing"]["image_size"] = 64
-    given["recipes"]["finetune"]["stages"] = [given["recipes"]["finetune"]["stages"][-1] | {"epochs": 1}]
+    given["recipes"]["guided"]["stages"] = [given["recipes"]["guided"]["stages"][-1] | {"epochs": 1}]
     study = params.check(given, "growth")
     table = datasets.manifest(study.data)
     begun = time.perf_counter()

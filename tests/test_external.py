@@ -21,7 +21,7 @@ class Run:
     """A model that is sure of a slice's brightness: 0, 1 and 2 are the three classes."""
 
     def model(self):
-        return SimpleNamespace(predict_on_batch=lambda batch: 5 * np.eye(3)[batch[:, 0, 0, 0]])
+        return SimpleNamespace(output_shape=(None, 3), predict_on_batch=lambda batch: 5 * np.eye(3)[batch[:, 0, 0, 0]])
 
     def predictions(self, role=None):
         return pd.DataFrame({"image_id": ["test1", "validation1"], "role": ["test", "validation"]})

@@ -82,8 +82,7 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     given = params.load("quick").model_dump()
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=64)
     given["preprocessing"]["image_size"] = 32
-    given["recipes"]["finetune"]["stages"][0]["epochs"] = 1
-    given["recipes"]["finetune"]["stages"] = given["recipes"]["finetune"]["stages"][:1]
+    given["recipes"]["guided"]["stages"] = [given["recipes"]["guided"]["stages"][1] | {"epochs": 1}]
     given["protocols"], given["baselines"] = given["protocols"][:1], []
     given["ablation"]["changes"] = []
     path = tmp_path / "p.yaml"
