@@ -37,7 +37,7 @@ lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 notebooks: $(READY)  ## open copies of the notebooks (notebooks/copies) in JupyterLab
-	@$(BIN)/python -m btlib notebooks
+	@$(BIN)/python -m btlib lab
 
 picture: $(READY)  ## take README's picture of the quick profile's report (needs chromium and a built report)
 	$(BIN)/python tests/picture.py

@@ -358,7 +358,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
     one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
     one.add_argument("--temperature", type=float, metavar="T", help="divide logits by T, not by the fitted temperature")
-    one = add(notebooks, "")
+    one = add(notebooks, "", "lab")
     one.add_argument("options", nargs="*", help="more options for JupyterLab, after --")
     top.epilog = "\n".join(examples)
     return top

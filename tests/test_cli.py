@@ -158,6 +158,14 @@ def test_messages_begin_with_what_they_are_about(tmp_path, monkeypatch):
     assert call(monkeypatch, "plan", "quick") == f"{tmp_path / 'gone'}: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"), [("weights", "'imagenet', or null"), ("output_stride", "8, 16 or 32, or null")]
+)
+def test_a_parameter_that_may_be_null_says_so(key, allowed):
+    with pytest.raises(btlib.ParamsError, match=rf"proposed\.{key}: got 'none'; allowed: {allowed}$"):
+        params.from_mapping({"proposed": {key: "none"}})
+
+
 def test_where_nothing_can_be_written_is_said_first(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match="file"):
@@ -200,14 +208,14 @@ def test_notebooks_are_opened_as_copies_which_keep_what_was_tried(tmp_path, monk
     monkeypatch.setattr(__main__.subprocess, "call", lambda command: calls.append(command) or 0)
     sources = sorted((ROOT / "notebooks").glob("*.ipynb"))
     before = [p.read_bytes() for p in sources]
-    assert call(monkeypatch, "notebooks") == 0
+    assert call(monkeypatch, "lab") == 0
     copies = tmp_path / "notebooks" / "copies"
     assert [p.name for p in sorted(copies.iterdir())] == [p.name for p in sources]
     assert ("--allow-root" in calls[0]) == (os.geteuid() == 0) and str(copies) in calls[0]
     tried = copies / sources[0].name
     tried.write_text("tried")
     os.utime(tried, (0, 0))
-    assert call(monkeypatch, "notebooks", "--", "--no-browser") == 0
+    assert call(monkeypatch, "lab", "--", "--no-browser") == 0
     assert "--no-browser" in calls[1] and tried.read_text() == "tried"
     assert f"{tried}: older than its source" in capsys.readouterr().err
     assert [p.read_bytes() for p in sources] == before
