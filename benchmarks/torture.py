@@ -1064,9 +1064,7 @@ def _memory(home: str, count: int, pipe) -> None:
     data = study.data.model_copy(update={"path": f"data/{count}"})
     recipe = study.recipes["guided"]
     stages = [recipe.stages[0].model_copy(update={"epochs": 1})]
-    study = study.model_copy(
-        update={"data": data, "recipes": {"guided": recipe.model_copy(update={"stages": stages})}}
-    )
+    study = study.model_copy(update={"data": data, "recipes": {"guided": recipe.model_copy(update={"stages": stages})}})
     model = study.proposed.model_copy(update={"weights": None})
     datasets.load(study.data, study.preprocessing)
     prepared = peak_mb()
