@@ -157,7 +157,7 @@ def test_a_finished_fit_is_kept_though_snakemake_takes_it_for_unfinished(execute
 def test_a_typo_stops_the_run_before_work_starts(tmp_path, how):
     import yaml
 
-    given = small() | {"modle": "vgg16"}
+    given = small() | {"profile": "typo", "modle": "vgg16"}
     path = tmp_path / "typo.yaml"
     path.write_text(yaml.safe_dump(given))
     command = {
