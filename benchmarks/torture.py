@@ -1274,6 +1274,88 @@ def fuzz_parameters(seed: int, n: int = 500) -> list[dict]:
     return fuzz("parameters", n, seed)
 
 
+def silent(seed: int, n: int = 0) -> list[dict]:
+    """What would give a wrong result without a word is tried, one case a kind: it must be refused, or counted aloud.
+
+    Args:
+        seed, n: of no effect; nothing is drawn.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cases = {kind: _told(make(Path(folder) / str(k))) for k, (kind, make) in enumerate(SILENT.items())}
+    return [figure(kind, told, equals=True) for kind, told in cases.items()]
+
+
+def _told(case) -> bool:
+    """Whether a case ends in an error of btlib's own, or says so itself."""
+    try:
+        return bool(case())
+    except (DataError, ParamsError):
+        return True
+
+
+def _nobody(root: Path):
+    """Class folders name no patient, and patients are asked to be kept apart."""
+    from PIL import Image
+
+    from btlib.data import folders, splits
+
+    for label in ("glioma", "meningioma", "pituitary"):
+        (root / label).mkdir(parents=True)
+        for k in range(6):
+            Image.fromarray(np.full((8, 8), 20 * k + 10, np.uint8)).save(root / label / f"{k}.png")
+    table = folders.manifest(root, {label: label for label in ("glioma", "meningioma", "pituitary")})
+    return lambda: splits.check(table, "patient_holdout")
+
+
+def _unnumbered(root: Path):
+    """Two slices, and author's folds for three: a join that leaves one over."""
+    from btlib.data import figshare
+
+    table = pd.DataFrame({"image_id": ["1", "2"], "path": ["1.mat", "2.mat"]})
+    return lambda: figshare.match(pd.Series([1, 2, 3], index=[1, 2, 3], name="fold"), table) is None
+
+
+def _tuple(root: Path):
+    """A comma behind a number in the parameter cell makes a tuple of it."""
+    return lambda: params.from_notebook({"profile": "quick", "changes": {}, "seed": (3,)})
+
+
+def _leftover(root: Path):
+    """A table lies where an earlier report left it, and no notebook of this one wrote it: it is no part of this one."""
+    import nbformat
+
+    from btlib.site import build
+
+    (root / "tables").mkdir(parents=True)
+    (root / "tables" / "mirrored.csv").write_text("accuracy\n1\n")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    return lambda: "mirrored" not in build._contents(root, {"04": book})["tables"]
+
+
+def _bmp(root: Path):
+    """A class folder of JPEG, TIFF and BMP pictures beside a text: all pictures are read, the text is counted."""
+    from PIL import Image
+
+    from btlib.data import folders
+
+    (root / "c").mkdir(parents=True)
+    for k, ending in enumerate(("jpg", "tif", "bmp")):
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) + k).save(root / "c" / f"{k}.{ending}")
+    (root / "c" / "notes.txt").write_text("x")
+    table = folders.manifest(root, {"c": "glioma"})
+    return lambda: len(table) == 3 and len(table.attrs["passed_over"]) == 1
+
+
+SILENT = {
+    "a patient protocol on data that name no patient": _nobody,
+    "author's folds that leave a slice over": _unnumbered,
+    "a parameter of another type": _tuple,
+    "a table of an earlier report": _leftover,
+    "pictures of other endings in a class folder": _bmp,
+}
+"""Kinds of silent wrong results: a case each, from a folder to what is called."""
+
+
 LINES = {
     "same_numbers": ("Same numbers", same_numbers),
     "kill_fit": ("Kill test: a fit", kill_fit),
@@ -1283,6 +1365,7 @@ LINES = {
     "fuzz_pictures": ("Fuzz: pictures", fuzz_pictures),
     "fuzz_parameters": ("Fuzz: parameter files", fuzz_parameters),
     "hostile": ("Hostile", hostile),
+    "silent": ("Silent wrong results", silent),
     "disk": ("Disk full and read-only", disk),
     "memory": ("Memory", memory),
     "upgrade": ("Upgrade", upgrade),

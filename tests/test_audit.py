@@ -307,3 +307,41 @@ def test_the_command_starts_without_tensorflow():
         env=os.environ | {"PYTHONPATH": str(root)},
     )
     assert run_.stdout.strip() == "[]", run_.stderr
+
+
+# ---- what is kept of the real sets ------------------------------------------------------------------------------------
+
+KEPT = Path(__file__).resolve().parent.parent / "reports"
+
+
+def kept(name):
+    return pd.read_csv(KEPT / name, dtype=str, keep_default_na=False)
+
+
+def test_the_kept_counts_follow_from_the_kept_pairs():
+    counts = pd.read_csv(KEPT / "audit" / "counts-nickparvar-figshare.csv", keep_default_na=False)
+    pairs = kept("audit/pairs/nickparvar-figshare.csv")
+    for part in ("test", "train"):
+        rows = counts.query("set == 'nickparvar' and of_set == 'figshare' and part == @part and label != 'all'")
+        copies = pairs[pairs["part_a"] == part].groupby("label_a")["image_a"].nunique()
+        told = rows.set_index("label")["copies"]
+        assert copies.to_dict() == told[told > 0].to_dict()
+    crossing = kept("audit/pairs/nickparvar-test-train.csv")
+    ends = pd.concat([crossing[[f"image_{s}", f"part_{s}"]].set_axis(["image", "part"], axis=1) for s in "ab"])
+    tested = ends.loc[ends["part"] == "test", "image"].nunique()
+    own = counts.query(
+        "set == 'nickparvar' and of_set == 'nickparvar' and part == 'test' and of_part == 'train' and label != 'all'"
+    )
+    assert tested == own["copies"].sum()
+
+
+def test_the_kept_split_keeps_patients_and_chains_apart_and_places_every_image():
+    split, owners = kept("nickparvar/split.csv"), kept("nickparvar/patients.csv")
+    assert set(split["image"]) == set(owners["image"]) and split["image"].is_unique
+    assert split.groupby("group")["part"].nunique().max() == 1
+    assert (split.set_index("image")["group"] == owners.set_index("image")["group"]).all()
+    patients = owners[owners["patient"] != ""].merge(split[["image", "part"]].rename(columns={"part": "clean"}))
+    assert patients.groupby("patient")["clean"].nunique().max() == 1
+    pairs = kept("audit/pairs/nickparvar-test-train.csv")
+    part = split.set_index("image")["part"]
+    assert (part.loc[pairs["image_a"]].to_numpy() == part.loc[pairs["image_b"]].to_numpy()).all()

@@ -38,6 +38,10 @@ def test_what_is_made_to_harm_is_refused_and_shell_characters_are_only_names():
     assert list(found.values()).count("refused") == 31
 
 
+def test_what_would_be_wrong_without_a_word_is_refused_or_counted():
+    assert len(holds(torture.silent(seed=0))) == 5
+
+
 def test_a_killed_fit_gives_the_same_result():
     found = holds(torture.kill_fit(seed=0, n=2))
     assert found["kill -9 at random moments"] == 2
