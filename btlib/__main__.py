@@ -50,6 +50,7 @@ def fit_plan(args) -> None:
     from btlib.fitting import runs
 
     chosen = params.load(args.params)
+    runs.check(chosen, datasets.manifest(chosen.data))
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
     costs = home() / "reports" / "cost.csv"
     slices = len(datasets.manifest(chosen.data))
@@ -65,6 +66,7 @@ def fit(args) -> None:
     from btlib.fitting import runs, training
 
     chosen = params.load(args.params)
+    runs.check(chosen, datasets.manifest(chosen.data))
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
     if args.id:
         plan = plan[plan["id"] == args.id]

@@ -30,7 +30,7 @@ def fitted(study, home):
         columns = {"image_id": [f"{k:02d}" for k in range(24)], "role": ["test"] * 18 + ["validation"] * 6}
         columns |= {"label": np.array(CLASSES)[label], "patient_id": [f"0{k % 6}" for k in range(24)]}
         columns |= {"patient_group": "g", "plane": ["", "axial"] * 12}
-        table = pd.DataFrame(columns | dict(zip(runs.LOGITS, logits.T, strict=True)))
+        table = pd.DataFrame(columns | dict(zip(runs.logits_of(CLASSES), logits.T, strict=True)))
         with runs.claim(fit) as folder:
             table.to_csv(folder / "predictions.csv", index=False)
             facts = {"title": fit.title, "commit": "0" * 40, "n_train": 9, "n_test": 18, "fit_seconds": 1.5}

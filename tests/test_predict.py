@@ -40,7 +40,7 @@ def test_a_slice_gets_the_probabilities_that_its_run_stored(home, study):
     model, facts, _ = publish.open_model(fitted.id)
     rows = pd.DataFrame(predict.classify(model, facts, names))
     assert set(rows.columns) == set(predict.COLUMNS)
-    odds = np.exp(stored[list(runs.LOGITS)].to_numpy() / (facts.temperature or 1))
+    odds = np.exp(stored[runs.logits_of(CLASSES)].to_numpy() / (facts.temperature or 1))
     expected = odds / odds.sum(1, keepdims=True)
     np.testing.assert_allclose(rows[[f"p_{c}" for c in CLASSES]].to_numpy(), expected, atol=1e-4)
     assert list(rows["class"]) == [CLASSES[k] for k in expected.argmax(1)]

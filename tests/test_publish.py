@@ -24,14 +24,14 @@ def made_run(home, study, validation, test, name="some_run"):
     folder.mkdir(parents=True)
     rows = [(f"v{i}", "validation", label, *logits) for i, (label, logits) in enumerate(validation)]
     rows += [(f"t{i}", "test", label, *logits) for i, (label, logits) in enumerate(test)]
-    table = pd.DataFrame(rows, columns=["image_id", "role", "label", *runs.LOGITS])
+    table = pd.DataFrame(rows, columns=["image_id", "role", "label", *runs.logits_of(CLASSES)])
     table = table.assign(patient_id=table["image_id"], patient_group=table["image_id"], plane="axial")
     table.to_csv(folder / "predictions.csv", index=False)
     (folder / "fit.json").write_text(fit.model_dump_json())
     facts = {"title": fit.title, "fit_seconds": 9.0, "parameters": 1234, "macs": 5678, "hardware": "abacus", "cores": 2}
     facts |= {"n_train": 10, "n_validation": len(validation), "n_test": len(test), "backend": "tensorflow"}
     (folder / "provenance.json").write_text(json.dumps(facts | {"versions": {"keras": "3"}, "commit": "c0ffee"}))
-    models.build("toy", None, 32, study.head, seed=0).save(folder / "model.keras")
+    models.build("toy", None, 32, study.head, 0, 3).save(folder / "model.keras")
     return runs.read(folder)
 
 
@@ -176,7 +176,7 @@ def test_damaged_files_and_other_models_are_refused(tmp_path):
 def test_onnx_gives_what_keras_gives(study, run, tmp_path, name, size):
     pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e .[onnx])")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install -e .[onnx])")
-    model = models.build(name, None, size, study.head, seed=1)
+    model = models.build(name, None, size, study.head, 1, 3)
     rng = np.random.default_rng(2)
     # Statistics that a new model has not: as they are, BatchNorm would do nothing.
     for layer in model.layers:
@@ -208,7 +208,7 @@ def test_onnx_says_what_it_cannot_write(study, run, tmp_path):
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        mixed = models.build("toy", None, 32, study.head, seed=0)
+        mixed = models.build("toy", None, 32, study.head, 0, 3)
     finally:
         keras.config.set_dtype_policy("float32")
     with pytest.raises(DataError, match=r"computes in bfloat16; allowed for ONNX: float32"):

@@ -374,15 +374,15 @@ def _said_of(run: runs.Run) -> str:
 
 
 def _elsewhere(run: runs.Run, study: params.Study | None) -> list[str]:
-    """Say how the study's proposed model does on its external set; nothing for any other run."""
-    if study is None or study.external is None:
+    """Say how the study's proposed model does on its external sets; nothing for any other run."""
+    if study is None or not study.external:
         return []
     seed = study.comparison.seeds[0]
     if runs.fit_of(study, run.fit.data, study.proposed, study.comparison.protocol, 0, seed) != run.fit:
         return []
     found = tables.read(study.profile, "cross_dataset").query("slices == 'clean' and augmentation == 'none' and n > 0")
     return [
-        f"On {r.n} slices of {results.said_of(study.external)} that are no copies of its own: accuracy "
+        f"On {r.n} slices of {results.said_of(study.external[r.set])} that are no copies of its own: accuracy "
         f"{results.percent(r.accuracy, r.accuracy_low, r.accuracy_high)}.\n"
         for r in found.itertuples()
     ]

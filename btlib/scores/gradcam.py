@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage, special, stats
 
-from btlib import CLASSES, DataError, params
+from btlib import DataError, params
 from btlib.data.datasets import Dataset
 from btlib.fitting import runs
 from btlib.models import registry as models
@@ -522,7 +522,7 @@ def drawn_controls(classes, training_masks, training_labels) -> dict[str, np.nda
     size = masks.shape[1]
     from_centre = (np.arange(size) - (size - 1) / 2) / (size / 4)
     bell = np.exp(-(from_centre[:, None] ** 2 + from_centre**2) / 2).astype(np.float32)
-    usual = np.zeros((len(CLASSES), size, size), np.float32)
+    usual = np.zeros((max([*classes, *labels]) + 1, size, size), np.float32)
     for k in np.unique(labels):
         usual[k] = masks[labels == k].mean(0)
     shape = (len(classes), size, size)
@@ -638,10 +638,10 @@ def test_slices(run: runs.Run, data: Dataset) -> pd.DataFrame:
     Notebook 05.
     """
     found = run.predictions("test")
-    probabilities = metrics.softmax(found[list(runs.LOGITS)].to_numpy())
+    probabilities = metrics.softmax(found[runs.logits_of(run.fit.classes)].to_numpy())
     row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
     classes = probabilities.argmax(1)
-    predicted = np.array(CLASSES)[classes]
+    predicted = np.array(run.fit.classes)[classes]
     return (
         found[["image_id", "label", "patient_id", "plane"]]
         .replace("", "unknown")
@@ -750,8 +750,9 @@ def cascade_summary(table: pd.DataFrame, statistics: params.Statistics, seed: in
 
 def _training_masks(run: runs.Run, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     held_out = set(run.predictions()["image_id"])
-    rows = np.flatnonzero(~data.manifest["image_id"].isin(held_out) & (data.manifest["mask_area"] > 0))
-    return data.masks[rows], data.manifest["label"].iloc[rows].map(CLASSES.index).to_numpy()
+    trained = ~data.manifest["image_id"].isin(held_out) & data.manifest["label"].isin(run.fit.classes)
+    rows = np.flatnonzero(trained & (data.manifest["mask_area"] > 0))
+    return data.masks[rows], data.manifest["label"].iloc[rows].map(run.fit.classes.index).to_numpy()
 
 
 def summary(table: pd.DataFrame, statistics: params.Statistics, seed: int) -> pd.DataFrame:
@@ -872,7 +873,7 @@ def pick(slices: pd.DataFrame) -> pd.DataFrame:
     Notebook 05.
     """
     found = []
-    for label in CLASSES:
+    for label in sorted(slices["label"].unique()):
         for outcome in ("right", "wrong"):
             part = slices[(slices["label"] == label) & (slices["outcome"] == outcome)]
             part = part.sort_values("confidence", ascending=False, kind="stable")
