@@ -344,7 +344,9 @@ class Study(Section):
         """Classes that no slice can have are refused here, those that no slice has by `runs.check`."""
         mapped = self.data.labels
         if mapped is not None and (lost := [c for c in self.classes if c not in mapped.values()]):
-            raise ValueError(f"data.labels: map nothing to {' or '.join(lost)}; allowed: something to each of `classes`")
+            raise ValueError(
+                f"data.labels: map nothing to {' or '.join(lost)}; allowed: something to each of `classes`"
+            )
         for name, data in self.external.items():
             if data.path == self.data.path:
                 raise ValueError(f"external.{name}.path: must differ from data.path")

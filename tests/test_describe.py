@@ -87,7 +87,9 @@ def test_drawn_keeps_the_pictures_apart():
 
 
 def test_words_come_from_the_tables(table):
-    words = describe.data_in_words(describe.summary(table, ["meningioma", "glioma", "pituitary"]), describe.groups(table))
+    words = describe.data_in_words(
+        describe.summary(table, ["meningioma", "glioma", "pituitary"]), describe.groups(table)
+    )
     assert "5 slices (3 meningioma, 2 glioma) of 3 patients" in words
     assert "1 of these groups lie in more than one of the author's folds" in words
     split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})

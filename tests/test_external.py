@@ -7,7 +7,6 @@ import pytest
 from btlib import DataError, params
 from btlib.figures import draw as figures
 from btlib.fitting import runs
-from btlib.scores import overlap
 from btlib.study import domain, external
 
 CLASSES = ("meningioma", "glioma", "pituitary")
@@ -22,7 +21,8 @@ class Run:
     """A model that is sure of a slice's brightness: 0, 1 and 2 are the three classes."""
 
     def model(self):
-        return SimpleNamespace(predict_on_batch=lambda batch: 5 * np.eye(3)[batch[:, 0, 0, 0]])
+        answers = lambda batch: 5 * np.eye(3)[batch[:, 0, 0, 0]]  # noqa: E731
+        return SimpleNamespace(predict_on_batch=answers, output_shape=(None, 3))
 
     def predictions(self, role=None):
         return pd.DataFrame({"image_id": ["test1", "validation1"], "role": ["test", "validation"]})
@@ -102,16 +102,18 @@ def test_unknown_slices_are_the_clean_ones_without_tumour():
     found = external.unknown(known[:0], pd.concat([known, strange, copied]).assign(set="far"))
     # One known slice is surer than the unknown one and one is not, by all three scores.
     assert found["auroc"].tolist() == [0.5, 0.5, 0.5]
-    assert found[["set", "known", "n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [["far", "clean", 2, 1]]
+    assert found[["set", "known", "n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [
+        ["far", "clean", 2, 1]
+    ]
 
 
 def test_measures_of_a_slice_that_is_half_dark(other):
     picture = np.zeros((1, 4, 4), np.uint8)
     picture[0, :, :2] = 100
     data = SimpleNamespace(manifest=other.manifest[:1], images=picture)
-    row = domain.measure(
-        {"own": data, "none": SimpleNamespace(manifest=other.manifest[:0], images=picture[:0])}
-    ).iloc[0]
+    row = domain.measure({"own": data, "none": SimpleNamespace(manifest=other.manifest[:0], images=picture[:0])}).iloc[
+        0
+    ]
     assert row[["set", "width", "height", "mean", "spread", "air"]].tolist() == ["own", 10, 10, 50, 50, 0.5]
 
 
@@ -193,7 +195,7 @@ def test_a_set_that_is_not_there_is_passed_over_with_where_to_get_it_unless_requ
     assert words.count("Passed over") == 3
     assert "nickparvar: no such data folder; get it from Kaggle: masoudnickparvar" in words
     required = study.external["pmram"].model_copy(update={"required": True})
-    with pytest.raises(DataError, match="external.pmram: .*pmram: no such data folder; get it from Mendeley"):
+    with pytest.raises(DataError, match=r"external\.pmram: .*pmram: no such data folder; get it from Mendeley"):
         external.load(study.model_copy(update={"external": study.external | {"pmram": required}}))
 
 

@@ -196,7 +196,9 @@ def test_a_further_column_may_be_kept_together_and_must_be_there_and_full():
     splits.check(table, "scanner_folds", CLASSES)
     roles = splits.make(table, "scanner_folds", 0, 0, SPLIT)["role"]
     assert (roles.groupby(table["scanner"]).nunique() == 1).all()
-    with pytest.raises(DataError, match="scanner_folds: the data have no column scanner: theirs are image_id, .*part;"):
+    with pytest.raises(
+        DataError, match=r"scanner_folds: the data have no column scanner: theirs are image_id, .*part;"
+    ):
         splits.check(slices(), "scanner_folds", CLASSES)
     table.loc[:2, "scanner"] = ""
     with pytest.raises(DataError, match="scanner_folds: the data have no scanner for 3 of 240 slices"):

@@ -23,6 +23,7 @@ SCORES = ("accuracy", "balanced_accuracy", "auc")
 CHECKED = Path(__file__).resolve().parent / "overlap_checked.csv"
 """Pairs of the real sets that were looked at by eye: sample, external path, source's image_id, whether it is a copy."""
 
+
 def load(study: params.Study) -> dict[str, datasets.Dataset]:
     """Return the external sets that are there, by name.
 
