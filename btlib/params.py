@@ -315,10 +315,8 @@ class Study(Section):
 
     @field_validator("external", mode="before")
     @classmethod
-    def _null_takes_a_set_away(cls, given: Any) -> Any:
-        if given is None or isinstance(given, dict):
-            return {name: data for name, data in (given or {}).items() if data is not None}
-        return given
+    def _null_names_none(cls, given: Any) -> Any:
+        return {} if given is None else given
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -593,10 +591,15 @@ def _over_base(given: Any) -> Any:
 
 
 def _merge(below: dict, above: dict) -> dict:
-    """Lay one mapping over another: mappings merge, all else replaces; a stage's key on a recipe, those of its stages."""
+    """Lay one mapping over another: mappings merge, all else replaces; a stage's key on a recipe, those of its stages.
+
+    Of `external`, the sets named above are all there are; what is not said of one holds as below.
+    """
     merged = dict(below)
     for key, value in above.items():
         under = below.get(key)
+        if key == "external" and isinstance(value, dict) and isinstance(under, dict):
+            under = {name: under[name] for name in value if name in under}
         if isinstance(value, dict) and isinstance(under, dict):
             value = _merge(under, value)
             if isinstance(stages := under.get("stages"), list) and "stages" not in above[key]:
