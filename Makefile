@@ -22,9 +22,8 @@ report: $(READY)  ## run the study and build its report (PROFILE=quick: made-up 
 plan: $(READY)  ## print what `make report` would do, and how long the fits will take
 	@$(BIN)/python -m btlib study params/$(PROFILE).yaml --dry-run
 
-serve: $(READY)  ## serve the report on http://localhost:8000
-	@test -f reports/$(PROFILE)/html/index.html || { echo "no report yet: make report PROFILE=$(PROFILE)"; exit 1; }
-	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory reports/$(PROFILE)/html
+serve: $(READY)  ## serve the report on http://localhost:8000 (PORT=8001: elsewhere)
+	@$(BIN)/python -m btlib serve $(PROFILE) --port $(or $(PORT),8000)
 
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest
@@ -37,8 +36,8 @@ lint: $(READY)  ## check style; notebooks must be stored without outputs
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
-notebooks: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+notebooks: $(READY)  ## open copies of the notebooks (notebooks/copies) in JupyterLab
+	@$(BIN)/python -m btlib lab
 
 picture: $(READY)  ## take README's picture of the quick profile's report (needs chromium and a built report)
 	$(BIN)/python tests/picture.py

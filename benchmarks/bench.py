@@ -286,7 +286,7 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     """Fine-tune as notebooks on these slices do, in this process: whole slices, one rate, `fit` on arrays in memory."""
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
 
     study, size = params.load(path), int(image_size)
     whole = study.preprocessing.model_copy(update={"image_size": size, "crop_to_head": False})
@@ -294,14 +294,14 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     role = _held_out(study, data).set_index("image_id").loc[data.manifest["image_id"], "role"].to_numpy()
     y = data.manifest["label"].map(study.classes.index).to_numpy()
     parts = {part: np.flatnonzero(role == part) for part in ("train", "validation")}
-    x, target = training.read(data.images, parts["train"]), np.eye(len(study.classes))[y[parts["train"]]]
+    x, target = batches.read(data.images, parts["train"]), np.eye(len(study.classes))[y[parts["train"]]]
     model = models.build(study.proposed.model, study.proposed.weights, size, study.head, 0, len(study.classes))
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     seconds, epoch, right, best = 0.0, 0, 0.0, 0.0
     while right < float(least) and seconds < float(most):
         seconds += _seconds(lambda: model.fit(x, target, batch_size=32, verbose=0))
         epoch += 1
-        logits = training.predict(model, data.images, parts["validation"])
+        logits = batches.predict(model, data.images, parts["validation"])
         right = float((logits.argmax(1) == y[parts["validation"]]).mean())
         best = max(best, right)
     return {"seconds": seconds, "accuracy": best, "epochs": epoch}
@@ -314,7 +314,7 @@ def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -
     """
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
 
     work = _training(name, augment=False, n=512)
     pool = work.model.get_layer("pool")
@@ -327,7 +327,7 @@ def head(repeats: int = 3, epochs: int = 10, name: str = "efficientnet_lite0") -
     trainer.compile(keras.optimizers.AdamW(1e-3), keras.losses.CategoricalCrossentropy(from_logits=True))
 
     def once():
-        features = training._features(backbone, work.images, rows)
+        features = batches.predict(backbone, work.images, rows)
         top.fit(features, target, batch, epochs, verbose=0)
 
     def recomputed():
@@ -342,7 +342,8 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     """A model, the quick profile's training slices (n of them, repeated) at the real profile's size, and their steps."""
     import keras
 
-    from btlib.fitting import training
+    from btlib.fitting import batches
+    from btlib.models import augmentation
     from btlib.models import layers as learners
 
     study = params.load(params.DEFAULT)
@@ -358,11 +359,13 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     model = models.build(name, None, size, wanted.head, 0, len(wanted.classes))
     image = keras.Input((size, size, 1))
     learner = learners.copy_of(model, size)
-    trainer = keras.Model(image, learner(training.augmenter(study.augmentation, size, 0)(image) if augment else image))
+    trainer = keras.Model(
+        image, learner(augmentation.augmenter(study.augmentation, size, 0)(image) if augment else image)
+    )
     trainer.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
-    batches = training.Batches(data.images, (rows, y), wanted, "bench")
+    slices = batches.Batches(data.images, (rows, y), wanted, "bench")
     return SimpleNamespace(
-        model=model, trainer=trainer, batches=batches, images=data.images, size=size, batch=wanted.recipe.batch_size
+        model=model, trainer=trainer, batches=slices, images=data.images, size=size, batch=wanted.recipe.batch_size
     )
 
 
@@ -520,7 +523,7 @@ def small() -> params.Study:
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=96)
     given["external"]["hospital_b"]["phantom"].update(patients=21, slices_per_patient=2, size=96, copies=14)
     given["preprocessing"]["image_size"] = 64
-    given["recipes"]["finetune"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["finetune"]["stages"]]
+    given["recipes"]["guided"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["guided"]["stages"]]
     given["baselines"] = []
     given["gradcam"].update(methods=["gradcam", "layercam"], deletion_steps=3)
     given["statistics"]["bootstrap"] = 200
@@ -630,7 +633,7 @@ def costs(size: int = 224) -> list[dict]:
 
 def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
     """Write reports/growth.csv and growth.svg: time, cache and memory of a one-epoch fit as the data set grows."""
-    from btlib.figures import draw as figures
+    from btlib.figures import learning, theme
 
     made = []
     for n in sizes:
@@ -640,9 +643,9 @@ def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
             made.append(_child("_grow_here", str(n), env={**os.environ, **alone, "BTLIB_HOME": folder}))
         _write("growth", pd.DataFrame(made))
     table, rows = pd.DataFrame(made), []
-    figures.use_theme()
+    theme.use_theme()
     with files.replacing(home() / "reports" / "growth.svg") as path:
-        figures.growth(table).savefig(path, metadata={"Date": None})
+        learning.growth(table).savefig(path, metadata={"Date": None})
     for column, what in (("prepare_seconds", "cache of n slices"), ("fit_seconds", "fit of n slices, one epoch")):
         for (_, small_), (_, large) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
             n = int(large["slices"])
@@ -662,7 +665,7 @@ def _grow_here(n: str) -> dict:
     given["profile"], given["baselines"], given["external"] = "growth", [], {}
     given["data"]["phantom"].update(patients=count // 4, slices_per_patient=4, size=64)
     given["preprocessing"]["image_size"] = 64
-    given["recipes"]["finetune"]["stages"] = [given["recipes"]["finetune"]["stages"][-1] | {"epochs": 1}]
+    given["recipes"]["guided"]["stages"] = [given["recipes"]["guided"]["stages"][-1] | {"epochs": 1}]
     study = params.check(given, "growth")
     table = datasets.manifest(study.data)
     begun = time.perf_counter()

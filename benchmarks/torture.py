@@ -57,7 +57,7 @@ def tiny() -> params.Study:
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 1}])
     given["proposed"] = {"model": "efficientnet_lite0", "weights": None, "recipe": "scratch", "image_size": None}
     given["protocols"], given["baselines"] = given["protocols"][:1], []
-    given["ablation"]["unfreeze"] = []
+    given["ablation"]["changes"] = []
     given["gradcam"].update(methods=["gradcam"], deletion_steps=2)
     given["statistics"]["bootstrap"] = 100
     return params.check(given, "torture")
@@ -1063,11 +1063,9 @@ def _memory(home: str, count: int, pipe) -> None:
     import keras  # noqa: F401 - in the peak from the start
 
     data = study.data.model_copy(update={"path": f"data/{count}"})
-    recipe = study.recipes["finetune"]
+    recipe = study.recipes["guided"]
     stages = [recipe.stages[0].model_copy(update={"epochs": 1})]
-    study = study.model_copy(
-        update={"data": data, "recipes": {"finetune": recipe.model_copy(update={"stages": stages})}}
-    )
+    study = study.model_copy(update={"data": data, "recipes": {"guided": recipe.model_copy(update={"stages": stages})}})
     model = study.proposed.model_copy(update={"weights": None})
     datasets.load(study.data, study.preprocessing)
     prepared = peak_mb()

@@ -1,20 +1,11 @@
 """Brain tumour classification study: the code behind the notebooks."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
-
-CLASSES = ("meningioma", "glioma", "pituitary")
-"""The study's three classes, in the order of Figshare's labels 1, 2, 3 and of every model's logits."""
-
-NO_TUMOR = "no_tumor"
-"""Label of slices without a tumour; an external set may have them, no model is trained on them."""
-
-
-# TensorFlow writes its start-up notes to stderr, where a notebook's warnings must stand out.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class DataError(ValueError):
@@ -29,6 +20,10 @@ class WeightsError(RuntimeError):
     """Pretrained weights cannot be had; the message names the file, its checksum and where to put it."""
 
 
+class PlaceError(RuntimeError):
+    """The code that runs is not that of the project that it is run in; the message names both folders."""
+
+
 def watched() -> bool:
     """Say whether somebody sees progress bars: in JupyterLab or a terminal, not in papermill's notebooks or a log."""
     if "ipykernel" in sys.modules:
@@ -36,6 +31,69 @@ def watched() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def repository() -> Path | None:
+    """Return the repository that this code lies in; None where it was installed without one. Used by `home`, `shipped`."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if _is_project(folder) else None
+
+
+def shipped() -> Path:
+    """Return the folder that holds params/ and published/ as this code came with them: the repository's, or pip's copy.
+
+    Used by `params` and `publish`.
+    """
+    folder = repository()
+    if folder is None:
+        from importlib import metadata
+
+        places = [f.locate() for f in metadata.files("btlib") or [] if f.match("share/btlib/params/base.yaml")]
+        folder = Path(places[0]).resolve().parents[1] if places else Path(__file__).resolve().parent
+    return folder
+
+
 def home() -> Path:
-    """Return the folder that holds params/, data/, runs/ and reports/: $BTLIB_HOME, or the repository."""
-    return Path(os.environ.get("BTLIB_HOME") or Path(__file__).resolve().parent.parent)
+    """Return the folder of data/, runs/ and reports/: $BTLIB_HOME, else the repository, else the current folder.
+
+    Raises:
+        PlaceError: the current folder lies in another project with code of its own (a copy whose environment still runs the
+            original): results would go from the one into the other.
+
+    Used by every command and notebook.
+    """
+    current = Path.cwd()
+    project = next((folder for folder in (current, *current.parents) if _is_project(folder)), None)
+    code = Path(__file__).resolve().parent
+    if project is not None and (project / "btlib").resolve() != code:
+        raise PlaceError(
+            f"{project}: is a project with code of its own, but this is the code of {code}; remove {project / '.venv'} and "
+            "run make there, which sets it up anew, or work outside of that folder"
+        )
+    return Path(os.environ.get("BTLIB_HOME") or repository() or current)
+
+
+def _is_project(folder: Path) -> bool:
+    return all((folder / name).exists() for name in ("pyproject.toml", "params/base.yaml", "btlib/__init__.py"))
+
+
+def _settle_keras() -> None:
+    """Keep a person's keras.json (channels first, half precision, another backend) out of the study."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "keras" in sys.modules:
+        keras = sys.modules["keras"]
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
+        return
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        settings = json.loads((folder / "keras.json").read_text(encoding="utf-8"))
+        usual = {"floatx": "float32", "image_data_format": "channels_last"}
+        odd = any(settings.get(key, value) != value for key, value in usual.items())
+    except (OSError, ValueError, AttributeError):
+        return
+    if odd:  # Keras reads these from its file alone
+        os.environ["KERAS_HOME"] = str(folder / "btlib")
+
+
+# TensorFlow writes its start-up notes to stderr, where a notebook's warnings must stand out.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_settle_keras()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from btlib import CLASSES, DataError, ParamsError, WeightsError, home
+from btlib import DataError, ParamsError, PlaceError, WeightsError, __version__, home, repository
 
 
 def study(args) -> None:
@@ -15,34 +15,72 @@ def study(args) -> None:
     import psutil
 
     from btlib import params
+    from btlib.data import datasets
 
-    profile = params.load(args.params).profile
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(Path(__file__).resolve().parent.parent / "Snakefile"),
-    ]
-    command += ["--cores", str(args.cores or "all"), "--configfile", str(Path(args.params).resolve())]
+    chosen, root = params.load(args.params), _repository("study")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--cores", str(args.cores or "all"), "--configfile", str(_file_of(args.params).resolve())]
     command += ["--resources", f"mem_mb={max(4000, psutil.virtual_memory().total * 3 // 4 // 2**20)}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "host", "rules"]
+    print(_places(), file=sys.stderr)
     if args.dry_run:
         fit_plan(args)
+        if datasets.absent(chosen.data):
+            return
+        _check_ready(chosen)
         sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))
-    lock = home() / "runs" / ".locks" / f"study-{profile}"
+    lock = home() / "runs" / ".locks" / f"study-{chosen.profile}"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a") as held:  # stays: removing it would let two hold it
         fcntl.flock(held, fcntl.LOCK_EX)
+        _check_ready(chosen)
         # Snakemake holds the lock too, for where this process alone is killed, Snakemake goes on.
         status = subprocess.call([*command, "--nolock"], cwd=home(), pass_fds=[held.fileno()])
     if status:
         sys.exit(status)
-    print(f"report: {home() / 'reports' / profile / 'html' / 'index.html'}")
+    print(f"report: {home() / 'reports' / chosen.profile / 'html' / 'index.html'}")
+
+
+def _check_ready(study) -> None:
+    """Stop where slices or weights are missing, in one message: Snakemake would wrap it in a trace."""
+    from btlib.data import datasets
+    from btlib.fitting import runs
+    from btlib.models import registry, weights
+
+    for name in dict.fromkeys(m.model for m in (study.proposed, *study.baselines) if m.weights):
+        weights.ensure(registry.REGISTRY[name].source)
+    runs.check(study, datasets.manifest(study.data))
+    for name, data in study.external.items():
+        lack = datasets.absent(data)
+        if lack and data.required:
+            raise DataError(f"external.{name}: {lack}")
+        if not lack and not data.phantom:
+            datasets.fingerprint(data)
+
+
+def _repository(command: str) -> Path:
+    root = repository()
+    if root is None:
+        raise PlaceError(
+            f"{command}: needs the notebooks, which lie in the repository alone; clone it and run make there. Here work: "
+            "predict, export, fetch, plan, fit, trials"
+        )
+    return root
+
+
+def _file_of(name: str) -> Path:
+    """The parameter file that `params.load` reads for a profile's name or a path."""
+    from btlib import params
+
+    return Path(name) if name.endswith((".yaml", ".yml")) else params.PARAMS_DIR / f"{name}.yaml"
+
+
+def _places() -> str:
+    return f"code: {Path(__file__).resolve().parent}; data, runs and reports: {home()}"
 
 
 def fit_plan(args) -> None:
-    """Print every fit that the study means, whether it is done, and the time that is left."""
+    """Print every fit that the study means, whether it is done, and the time that is left; no data are needed."""
     import pandas as pd
 
     from btlib import params
@@ -50,13 +88,32 @@ def fit_plan(args) -> None:
     from btlib.fitting import runs
 
     chosen = params.load(args.params)
-    runs.check(chosen, datasets.manifest(chosen.data))
-    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
+    if getattr(args, "full", False):
+        print(params.in_full(chosen), end="")
+        return
     costs = home() / "reports" / "cost.csv"
-    slices = len(datasets.manifest(chosen.data))
-    table = runs.outlook(plan, slices, pd.read_csv(costs) if costs.exists() else None)
-    print(table.to_string(index=False))
+    costs = pd.read_csv(costs) if costs.exists() else None
+    present = not datasets.absent(chosen.data)
+    if present:
+        runs.check(chosen, datasets.manifest(chosen.data))
+    fingerprint = datasets.fingerprint(chosen.data) if present else "unknown"
+    plan = runs.plan(chosen, fingerprint).drop_duplicates("id")
+    table = runs.outlook(plan, _slices(chosen.data), costs)
+    print(table.to_string(index=False) if present else table.drop(columns=["id", "state"]).to_string(index=False))
     print(runs.outlook_in_words(table))
+    if not present:
+        print(f"{datasets.folder(chosen.data)}: no data yet, so which of these are done is not known")
+
+
+def _slices(data) -> float:
+    """How many slices a data set has; of one that is not here, Figshare's number, or NaN."""
+    from btlib.data import datasets
+
+    if data.phantom is not None:
+        return data.phantom.patients * data.phantom.slices_per_patient
+    if not datasets.absent(data):
+        return len(datasets.manifest(data))
+    return 3064 if data.source == "figshare" else float("nan")
 
 
 def fit(args) -> None:
@@ -81,14 +138,19 @@ def fit(args) -> None:
 
 
 def trials(args) -> None:
-    """Log every configuration fitted so far by its validation score, in reports/<profile>/trials.csv."""
-    from btlib import params
+    """Judge every configuration fitted so far on its validation slices, in reports/<profile>/trials.csv."""
+    from btlib import files, params
     from btlib.data import datasets
-    from btlib.study import results
+    from btlib.fitting import runs
+    from btlib.study import search, tables
 
     chosen = params.load(args.params)
-    table = results.trials(chosen, datasets.fingerprint(chosen.data))
-    print(table[["id", "protocol", "fold", "seed", "accuracy", "loss", "chosen", "differs"]].to_string(index=False))
+    log = search.trials(chosen, runs.plan(chosen, datasets.fingerprint(chosen.data)))
+    with files.replacing(tables.folder(chosen.profile) / "trials.csv") as path:
+        log.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
+    shown = log.drop(columns=["fits", "commit"])
+    none = "no configuration has all its folds fitted; `python -m btlib fit` makes them"
+    print(shown.to_markdown(index=False, tablefmt="simple", floatfmt=".3f") if len(log) else none)
 
 
 def compare(args) -> None:
@@ -117,52 +179,131 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def serve(args) -> None:
+    """Show a report in a browser, at http://localhost:PORT."""
+    from btlib.site import build as site
+
+    site.serve(args.profile, args.port)
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
+    import os
+
     import pandas as pd
 
     from btlib import files
+
+    for path in (args.csv, args.gradcam and args.gradcam / "0001.png"):
+        if path:  # before TensorFlow is loaded, which takes longest of all
+            files.check_writable(path)
     from btlib.deploy import predict as answers
     from btlib.deploy import publish
 
+    names, passed_over = answers.expand(args.image)
     model, facts, said = publish.open_model(args.model)
     said.insert(0, f"{facts.name}, fitted on {facts.data}; not a medical device, for research only")
     print(*said, sep="\n", file=sys.stderr)
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
     rows = []
-    for row in answers.classify(model, facts, answers.expand(args.image), args.gradcam):
-        rows.append(row)
+    for name, row in zip(names, answers.classify(model, facts, names, args.gradcam), strict=True):
         if row["error"]:
-            print(f"DataError: {row['error']}", file=sys.stderr)
+            print(row["error"], file=sys.stderr)
         else:
-            shares = "  ".join(f"{c} {row['p_' + c]:.3f}" for c in CLASSES)
-            warning = f"  WARNING: {row['warning']}" if row["warning"] else ""
-            print(f"{row['class']:<10}  {shares}  {row['file']}{warning}")
-    table = pd.DataFrame(rows, columns=answers.COLUMNS)
+            if all(r["error"] for r in rows):
+                print(answers.heading(facts.classes))
+            print(answers.line(row, facts.classes, answers.plain(os.path.relpath(name, common))))
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=answers.columns(facts.classes))
     if args.csv is not None:
         with files.replacing(args.csv) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     failed, warned = (int((table[column] != "").sum()) for column in ("error", "warning"))
-    print(f"{len(table) - failed} of {len(table)} files classified, {warned} with a warning", file=sys.stderr)
+    counts = f"{len(table) - failed} of {len(table)} files classified, {warned} with a warning"
+    print(f"{counts}; {passed_over} passed over (hidden, system's own, texts, indexes)", file=sys.stderr)
     return int(failed > 0)
+
+
+def audit(args) -> int:
+    """Find copies inside a set of pictures, or between sets; exit code 0: none, 1: copies, 2: could not run.
+
+    A set is a folder (class folders and Training/Testing are understood), a Figshare folder, a CSV table with the columns
+    path[,label,patient_id,mask,part], or one picture. Found are re-encoded, resized, padded, mirrored, quarter-turned,
+    re-windowed and cropped copies, and those turned by up to about ten degrees. Not found are negatives, crops that
+    leave less than about two thirds of the head along an axis or are turned too, and slices next to each other.
+    """
+    from btlib.deploy import audit as audits
+
+    try:
+        return audits.run(args)
+    except (DataError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
 
 
 def export(args) -> None:
     """Write a run as a published model (published/NAME with card), and any model as ONNX."""
-    from btlib.deploy import publish
-    from btlib.fitting import runs
+    from btlib import files
 
     if args.publish is None and args.onnx is None:
         raise ParamsError("export: got neither --publish NAME nor --onnx FILE; allowed: one of them or both")
-    if args.publish is not None:
-        print(publish.write(runs.read(publish.find(args.model).parent), args.publish))
+    if args.temperature is not None and args.publish is None:
+        raise ParamsError("--temperature: goes into a published model; give --publish NAME too")
     if args.onnx is not None:
-        publish.onnx(*publish.open_model(args.model)[:2], args.onnx)
+        files.check_writable(args.onnx)
+    from btlib.deploy import onnx_file, publish
+    from btlib.fitting import runs
+
+    if args.publish is not None:
+        print(publish.write(runs.read(publish.find(args.model).parent), args.publish, args.temperature))
+    if args.onnx is not None:
+        onnx_file.write(*publish.open_model(args.model)[:2], args.onnx)
         print(args.onnx)
+
+
+def notebooks(args) -> None:
+    """Open copies of the notebooks in JupyterLab, so that what is tried there never touches the sources."""
+    import os
+    import shutil
+
+    root = _repository("notebooks")
+    folder = home() / "notebooks" / "copies"
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((root / "notebooks").glob("*.ipynb")):
+        copy = folder / source.name
+        if not copy.exists():
+            shutil.copyfile(source, copy)
+        elif copy.stat().st_mtime < source.stat().st_mtime:
+            print(f"{copy}: older than its source; remove it to get it anew", file=sys.stderr)
+    command = [sys.executable, "-m", "jupyter", "lab", str(folder), *args.options]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # Jupyter refuses root, who in a container is the only user
+        command.append("--allow-root")
+    sys.exit(subprocess.call(command))
+
+
+class Version(argparse.Action):
+    """Print the version, and where code, data and reports are."""
+
+    def __call__(self, parser, *_):
+        """Print and leave."""
+        from importlib import metadata
+
+        print(f"btlib {__version__}, Keras {metadata.version('keras')}\n{_places()}")
+        parser.exit()
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"got {text}; allowed: 0 to 1")
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each comes with an example, which its own help and the common one show."""
     top = argparse.ArgumentParser("btlib", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action=Version, nargs=0, help="print the version, and where code and data are")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     examples = ["examples:"]
 
@@ -179,36 +320,66 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("params", help="a parameter file")
     one.add_argument("--dry-run", action="store_true", help="print what would run")
     one.add_argument("--cores", type=int, help="how many processes at a time (default: one a core)")
-    add(fit_plan, "params/figshare.yaml", "plan").add_argument("params", help="a parameter file")
+    one = add(fit_plan, "figshare --full", "plan")
+    one.add_argument("params", help="a parameter file, or a profile's name")
+    one.add_argument("--full", action="store_true", help="print the parameters, with all that base.yaml says, instead")
     one = add(fit, "params/figshare.yaml")
     one.add_argument("params", help="a parameter file")
     one.add_argument("--id", help="fit this one alone")
-    add(trials, "params/figshare.yaml").add_argument("params", help="a parameter file")
+    add(trials, "params/search.yaml").add_argument("params", help="a parameter file")
     add(compare, "params/figshare.yaml").add_argument("params", help="a parameter file")
     one = add(fetch, "figshare data/figshare")
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
+    one = add(serve, "quick --port 8000")
+    one.add_argument("profile", help="the profile whose report it is")
+    one.add_argument("--port", type=int, default=8000)
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
-    one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")
+    one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
     one.add_argument("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")
     one.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table")
+    one = add(audit, "data/nickparvar data/figshare --within --csv pairs.csv --patients patients.csv")
+    one.add_argument("sets", nargs="+", type=Path, metavar="SET", help="a folder, a .csv table or a picture")
+    one.add_argument("--within", action="store_true", help="with several sets: look inside each too")
+    one.add_argument("--score", type=share, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
+    one.add_argument("--allow", type=share, default=0.0, metavar="SHARE", help="exit 0 up to this share of images")
+    one.add_argument("--strict", action="store_true", help="stop at a picture that cannot be read (default: skip it)")
+    for name, what in (
+        ("csv", "all pairs; a folder/ gets a file for each two sets"),
+        ("json", "everything that is printed, for programs"),
+        ("html", "a page of pairs side by side, to be judged by eye; it holds the pictures"),
+        ("counts", "copies by set, part and class"),
+        ("conflicts", "pairs whose labels disagree"),
+        ("patients", "whose each image is: recovered ids and groups; a folder/ gets a file for each set"),
+        ("split", "for one set, or the first: image, label, group, part; groups kept apart"),
+    ):
+        one.add_argument(f"--{name}", metavar="FILE", help=f"write {what}")
     one = add(export, "08c173aa6a87 --publish lite0 --onnx lite0.onnx")
     one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
     one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
     one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
+    one.add_argument("--temperature", type=float, metavar="T", help="divide logits by T, not by the fitted temperature")
+    one = add(notebooks, "", "lab")
+    one.add_argument("options", nargs="*", help="more options for JupyterLab, after --")
     top.epilog = "\n".join(examples)
     return top
 
 
 def main() -> None:
     """Run one command; an error that a user can mend is one message and exit code 1, not a traceback."""
-    args = parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show costs a letter, not the batch
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        args = parser().parse_args()
         sys.exit(args.run(args))
-    except (DataError, ParamsError, WeightsError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        sys.exit(f"{error.filename}: {reason}" if error.filename else reason)
+    except (DataError, ParamsError, PlaceError, WeightsError) as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped; what was finished is kept, and the same command goes on from there")
 

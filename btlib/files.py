@@ -1,6 +1,7 @@
 """Files that are whole or not there, and many of them at a time: every writer of the study goes through here."""
 
 import ast
+import errno
 import functools
 import glob
 import json
@@ -52,6 +53,28 @@ def replacing(path: Path):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Stop before long work whose result could not be written.
+
+    Args:
+        path: the file that `replacing` will write.
+
+    Raises:
+        OSError: it is a folder, or its folder cannot be made or written; the message names it.
+
+    Used by `python -m btlib predict` and `export`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; allowed: a file", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def prefix(stem: str) -> str:

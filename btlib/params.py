@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
-from btlib import ParamsError, files
+from btlib import ParamsError, files, shipped
 from btlib.models import registry as models
 
-PARAMS_DIR = Path(__file__).resolve().parent.parent / "params"
+PARAMS_DIR = shipped() / "params"
 DEFAULT = "quick"
 NO_PROFILES = ("base", "claims")
 """Files of params/ that are no study."""
@@ -187,7 +187,7 @@ class Stage(Section):
 class Erase(Section):
     """Training slices that lose their tumour and with it their class, and as many shapes erased elsewhere that change nothing.
 
-    `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.FILLS`) are drawn
+    `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.TRAINED`) are drawn
     at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation). Tissue pasted from
     elsewhere is for judging alone and never trained on.
     """
@@ -210,7 +210,7 @@ class Recipe(Section):
     """How a model is fitted.
 
     `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
-    masks of training slices (`training.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
+    masks of training slices (`layers.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
     act in the stages that thaw the backbone. No mask is used in prediction.
     """
 
@@ -693,8 +693,8 @@ def _key(location: tuple) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".")
 
 
-def _fields(location: tuple) -> list[str]:
-    """Names allowed beside the last part of a location."""
+def _fields(location: tuple) -> dict:
+    """The fields of the section that the last part of a location lies in, by name."""
     kind: Any = Study
     for part in location[:-1]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -705,7 +705,12 @@ def _fields(location: tuple) -> list[str]:
             kind = next((k for k in typing.get_args(kind) if isinstance(k, type) and issubclass(k, BaseModel)), kind)
         if typing.get_origin(kind) is Annotated:
             kind = typing.get_args(kind)[0]
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+
+
+def _may_be_null(location: tuple) -> bool:
+    field = _fields(location).get(location[-1]) if location else None
+    return field is not None and type(None) in typing.get_args(field.annotation)
 
 
 def _is_number(given: Any) -> bool:
@@ -728,6 +733,8 @@ def _explain(error: dict) -> str:
         message = str(error["ctx"]["error"])
         return f"{key}: {message}" if key else message
     message = error["msg"][0].lower() + error["msg"][1:]
+    if _may_be_null(error["loc"]):
+        message += ", or null"
     if kind == "float_type" and _is_number(given):
         message += f"; YAML reads {given} as text: write {float(given)!r} or {given.replace('e', '.0e')}"
     try:

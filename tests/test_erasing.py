@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from btlib.data import erasing
+from btlib.models import erasing
 
 
 def block(rows, columns, size=8):
@@ -145,6 +145,7 @@ FILLS = {
     "surroundings": lambda image, region, head: erasing.surroundings(image, region),
     "grey": erasing.grey,
     "mirrored": erasing.mirrored,
+    "inpainted": lambda image, region, head: erasing.inpainted(image, region),
     "noisy": lambda image, region, head: erasing.noisy(image, region, 5.0, np.random.default_rng(0)),
 }
 
@@ -163,7 +164,7 @@ def test_fills_leave_their_arguments_and_the_rest_alone(head, fill, place):
     np.testing.assert_array_equal(found[~region], head[~region])
 
 
-@pytest.mark.parametrize("fill", ["surroundings", "mirrored"])
+@pytest.mark.parametrize("fill", ["surroundings", "mirrored", "inpainted"])
 def test_nothing_around_the_region_is_an_error(head, fill):
     everywhere = np.ones((32, 32), bool)
     with pytest.raises(ValueError, match="whole slice"):
@@ -181,3 +182,23 @@ def test_fills_are_fast_enough_for_training(fill):
         FILLS[fill](image, region, head)
         took.append(time.perf_counter() - start)
     assert min(took) < 2e-3  # 0.2 to 0.6 ms where it was written; the least of 20, so that a busy machine passes
+
+
+def test_inpainting_goes_on_as_straight_as_it_began():
+    ramp = np.add.outer(np.arange(16) * 5, np.arange(16) * 3).astype(np.uint8)  # a plane solves Laplace's equation
+    region = block(slice(4, 11), slice(5, 12), 16)
+    broken = np.where(region, 255, ramp).astype(np.uint8)
+    np.testing.assert_array_equal(erasing.inpainted(broken, region), ramp)
+    # At the edge of the slice only the neighbours that exist count: 60 comes in from the left, to the very corner.
+    even = np.full((8, 8), 60, np.uint8)
+    corner = block(slice(0, 3), slice(5, 8))
+    assert (erasing.inpainted(np.where(corner, 9, even).astype(np.uint8), corner) == 60).all()
+
+
+def test_fills_by_name():
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    region, head = block(2, 2), np.ones((8, 8), bool)
+    for kind in erasing.TRAINED:
+        np.testing.assert_array_equal(erasing.filled(kind, image, region, head), FILLS[kind](image, region, head))
+    with pytest.raises(ValueError, match="kind: got 'pasted'; allowed: surroundings, grey, mirrored"):
+        erasing.filled("pasted", image, region, head)

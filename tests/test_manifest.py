@@ -84,3 +84,14 @@ def test_columns_come_in_one_order():
     table = manifest.make([dict(reversed(ROW.items()))], "folder")
     assert isinstance(table, pd.DataFrame) and tuple(table.columns) == manifest.COLUMNS
     assert table["patient_group"].tolist() == ["MR040240"]
+
+
+def test_what_was_left_out_and_passed_over_is_told():
+    table = manifest.make([ROW], "folder")
+    table.attrs |= {"skipped": [("2.mat", "f/2.mat: is empty")], "passed_over": ["Thumbs.db", "a.zip", "b.zip"]}
+    assert manifest.in_words(table, most=2) == (
+        "1 slices are read, 1 left out because they cannot be read. f/2.mat: is empty. "
+        "Files and folders passed over, being no slices: 3: Thumbs.db, a.zip and 1 more."
+    )
+    table.attrs |= {"skipped": [], "passed_over": []}
+    assert manifest.in_words(table).endswith("being no slices: 0.")

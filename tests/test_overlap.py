@@ -33,6 +33,10 @@ def squeezed(picture):
     return np.pad(resized(picture, SIDE, 96), ((16, 16), (0, 0)))
 
 
+def unit(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
 def jpeg(picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.jpg", quality=30)
     return np.asarray(Image.open(tmp_path / "a.jpg"))
@@ -151,23 +155,23 @@ def test_crossing_counts_held_out_slices_beside_a_training_slice():
     }
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 4096])
-def test_candidates_of_blocks_are_those_of_the_whole_product(block):
+def test_candidates_are_the_largest_dot_products_above_the_threshold():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(1100, 5)).astype(np.float32), rng.normal(size=(90, 5)).astype(np.float32)
-    i, j, value = overlap.candidates(a, b, k=3, threshold=1.0, block=block)
+    a, b = (unit(rng.normal(size=(n, 5))) for n in (1100, 90))
+    a[7] = b[3] = 0  # without structure: like none
+    i, j, value = overlap.candidates(a, b, k=3, threshold=0.6)
     product = a @ b.T
-    for row in (0, 500, 1023, 1024, 1099):
-        wanted = [c for c in np.argsort(-product[row])[:3] if product[row, c] > 1]
-        assert j[i == row].tolist() == wanted
-        np.testing.assert_allclose(value[i == row], product[row, wanted], rtol=1e-5)
-    assert len(i) == np.minimum((product > 1).sum(axis=1), 3).sum()
+    for row in (0, 7, 500, 1023, 1099):
+        expected = [c for c in np.argsort(-product[row])[:3] if product[row, c] > 0.6]
+        assert j[i == row].tolist() == expected
+        np.testing.assert_allclose(value[i == row], product[row, expected], rtol=1e-5)
+    assert len(i) == np.minimum((product > 0.6).sum(axis=1), 3).sum()
 
 
 def test_candidates_of_each_row_exceed_its_own_threshold():
     a = np.eye(3, dtype=np.float32)[[0, 0, 1]]
-    b = np.float32([[0.5, 0, 0], [0.7, 0, 0], [0, 0.9, 0]])
-    i, j, _ = overlap.candidates(a, b, k=2, threshold=np.float32([0.4, 0.6, 0.9]))
+    b = np.float32([[0.5, 0, 0.75**0.5], [0.7, 0, 0.51**0.5], [0, 0.9, 0.19**0.5]])
+    i, j, _ = overlap.candidates(a, b, k=2, threshold=np.float32([0.4, 0.6, 0.95]))
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (0, 0), (1, 1)]
 
 

@@ -121,7 +121,9 @@ def test_author_folds_keep_patients_apart(roots):
     assert folds.shape == (1, 16) and folds.dtype == np.float64
     assert folds.ravel().tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 1, 1, 2, 2, 3, 3]
     table = figshare.manifest(roots / "a")
-    assert figshare.folds(roots / "a").loc[table["image_id"]].groupby(table["patient_id"].values).nunique().eq(1).all()
+    matched = figshare.match(figshare.folds(roots / "a"), table)
+    assert matched.tolist() == folds.ravel().tolist()
+    assert matched.groupby(table["patient_id"].to_numpy()).nunique().eq(1).all()
 
 
 @pytest.mark.parametrize("hospital", ["a", "b"])

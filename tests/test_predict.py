@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import zlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 from test_publish import made_run
 
-from btlib import CLASSES, DataError, __main__
+from btlib import DataError, __main__, params
 from btlib.data import datasets
-from btlib.deploy import predict, publish
+from btlib.data.figshare import CLASSES
+from btlib.deploy import explorer, predict, publish, volumes
+from btlib.figures import gradcam as figures
 from btlib.fitting import runs, training
 
 RAMP = np.add.outer(3 * np.arange(40), 2 * np.arange(40)).astype(np.uint8)
@@ -39,7 +42,7 @@ def test_a_slice_gets_the_probabilities_that_its_run_stored(home, study):
     names = [str(datasets.folder(study.data) / paths[i]) for i in stored["image_id"]]
     model, facts, _ = publish.open_model(fitted.id)
     rows = pd.DataFrame(predict.classify(model, facts, names))
-    assert set(rows.columns) == set(predict.COLUMNS)
+    assert list(rows.columns) == predict.columns(CLASSES)
     odds = np.exp(stored[runs.logits_of(CLASSES)].to_numpy() / (facts.temperature or 1))
     expected = odds / odds.sum(1, keepdims=True)
     np.testing.assert_allclose(rows[[f"p_{c}" for c in CLASSES]].to_numpy(), expected, atol=1e-4)
@@ -61,7 +64,7 @@ def bad_files(folder):
     Image.fromarray(RAMP).save(folder / "7_slice.jpg")
     colours = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], -1)
     Image.fromarray(colours).save(folder / "8_photo.webp")
-    (folder / "notes.txt").write_text("left out: no picture")
+    (folder / "notes.txt").write_text("passed over: a text")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -75,17 +78,19 @@ def test_a_bad_file_costs_one_line_and_exit_code_1_and_the_rest_is_done(run, tmp
         __main__.main()
     assert stopped.value.code == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2
+    assert [line.split()[-1] for line in out.splitlines()[:3]] == ["file", "in/7_slice.jpg", "in/8_photo.webp"]
+    assert out.splitlines()[3] == "  WARNING: the picture is coloured, MR slices are grey"
+    assert max(map(len, out.splitlines())) <= 80
     lines = err.splitlines()
-    expected = ["1_text.jpg: .*no JPEG, PNG or WebP", "2_zero.png: has 0 bytes", "3_wide.png: is 20000 x 40 pixels"]
+    expected = ["1_text.jpg: .*no picture of", "2_zero.png: has 0 bytes", "3_wide.png: is 20000 x 40 pixels"]
     expected += ["4_bomb.png: .*20000 x 20000|4_bomb.png: .*400000000 pixels", "5_even.png: all its pixels are alike"]
     expected += [r"6\\n.jpg", "nothere.png: .*No such file"]
-    refused = [line for line in lines if line.startswith("DataError")]
+    refused = lines[-1 - len(expected) : -1]
     assert len(refused) == len(expected)
     assert all(re.search(e, line) for e, line in zip(expected, refused, strict=True))
-    assert lines[-1].startswith("2 of 9 files classified, 1 with a warning")
+    assert lines[-1].startswith("2 of 9 files classified, 1 with a warning; 1 passed over")
     table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
-    assert list(table.columns) == list(predict.COLUMNS) and len(table) == 9
+    assert list(table.columns) == predict.columns(CLASSES) and len(table) == 9
     assert list(table["class"] != "") == [False] * 6 + [True, True, False]
     assert list(table["warning"] != "") == [False] * 7 + [True, False]
     assert "coloured" in table["warning"][7]
@@ -114,7 +119,7 @@ def test_a_slice_of_low_energy_is_warned_of(opened, tmp_path):
 def test_grey_pictures_stored_in_colour_are_not_coloured(tmp_path, ending):
     name = str(tmp_path / f"a.{ending}")
     Image.fromarray(RAMP).convert("RGB").save(name, "JPEG" if ending == "JPG" else None, quality=30)
-    image, tint = predict.read(name)
+    image, tint, _ = predict.read(name)
     assert tint < predict.TINT and np.abs(image.astype(int) - RAMP).mean() < 4
 
 
@@ -142,10 +147,10 @@ def dicom(path, pixels, **changes):
 def test_dicom_is_read_upright_square_and_white_on_black(tmp_path):
     wide = (100 * np.arange(1600, dtype=np.uint16)).reshape(20, 80)
     np.testing.assert_array_equal(predict.read(dicom(tmp_path / "a.dcm", wide))[0], wide)
-    inverted, _ = predict.read(dicom(tmp_path / "b.dcm", wide, PhotometricInterpretation="MONOCHROME1"))
+    inverted, *_ = predict.read(dicom(tmp_path / "b.dcm", wide, PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_array_equal(inverted, wide.max() - wide.astype(float))
     # Rows 2 mm apart, columns 1 mm: as many square pixels as millimetres.
-    stretched, _ = predict.read(dicom(tmp_path / "c.dcm", wide, PixelSpacing=[2, 1]))
+    stretched, *_ = predict.read(dicom(tmp_path / "c.dcm", wide, PixelSpacing=[2, 1]))
     assert stretched.shape == (40, 80)
     colour = np.dstack([RAMP, RAMP[::-1], RAMP])
     assert predict.read(dicom(tmp_path / "d.DCM", colour))[1] > predict.TINT
@@ -179,9 +184,11 @@ def test_nifti_slices_look_as_radiologists_have_them(tmp_path, codes):
     image = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
     name = str(tmp_path / "a.nii.gz")
     nibabel.save(image, name)
-    low, _ = predict.read(f"{name}:3")
+    low, _, warnings = predict.read(f"{name}:3")
+    assert warnings == ()
     assert low.shape == (40, 30) and np.argwhere(low == 100).tolist() == [[39 - 35, 29 - 25]]
-    middle, _ = predict.read(name)
+    middle, _, warnings = predict.read(name)
+    assert warnings == ("axial slice 10 of 0 to 19 taken, the middle one; FILE:k takes slice k",)
     assert np.argwhere(middle == 50).tolist() == [[39 - 20, 29 - 2]]
     with pytest.raises(DataError, match=r"a\.nii\.gz:20: has 20 axial slices; allowed: 0 to 19"):
         predict.read(f"{name}:20")
@@ -206,10 +213,11 @@ def test_folders_are_expanded_in_order_and_empty_ones_are_named(tmp_path):
         (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "x" / name).write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    found = predict.expand([str(tmp_path / "x"), str(tmp_path / "empty"), "other.png"])
+    found, passed_over = predict.expand([str(tmp_path / "x"), str(tmp_path / "empty"), "other.png"])
+    assert passed_over == 2
     assert [os.path.relpath(f, tmp_path) for f in found[:4]] == ["x/a.jpg", "x/b/10.PNG", "x/b/2.png", "empty"]
     assert found[4:] == ["other.png"]
-    with pytest.raises(DataError, match=r"empty: is a folder without a file ending in \.jpg"):
+    with pytest.raises(DataError, match=r"empty: is a folder without a picture, DICOM"):
         predict.read(str(tmp_path / "empty"))
 
 
@@ -226,9 +234,37 @@ def test_overlays_are_numbered_pictures(opened, tmp_path):
         name.parent.mkdir()
         Image.fromarray(RAMP).save(name)
     rows = list(predict.classify(*opened, [str(names[0]), "nothere.png", str(names[1])], tmp_path / "maps"))
-    assert [r["gradcam"] for r in rows] == ["0001_a_b.png.png", "", "0003_a_b.png.png"]
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["0001_a_b.png.png", "0003_a_b.png.png"]
-    assert Image.open(tmp_path / "maps" / "0001_a_b.png.png").size == (660, 375)
+    assert [r["gradcam"] for r in rows] == ["0001_a_b.png", "", "0003_a_b.png"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["0001_a_b.png", "0003_a_b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("x/a b.png", "a_b"),
+        ("v.nii.gz:42", "v_42"),
+        ("IM0001", "IM0001"),
+        ("IM0002.IMA", "IM0002_IMA"),
+        ("ä/1.2.840.dcm", "1_2_840"),
+    ],
+)
+def test_a_picture_is_named_for_its_slice_without_a_second_ending(name, stem):
+    assert predict._stem(name) == stem
+
+
+def test_an_overlay_says_all_that_its_row_says(opened, tmp_path, monkeypatch):
+    drawn = {}
+    draw = figures.gradcam_overlay
+    monkeypatch.setattr(predict.figures, "gradcam_overlay", lambda *given: drawn.update(given=given) or draw(*given))
+    colours = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], -1)
+    Image.fromarray(colours).save(tmp_path / "a$x$_{.png")
+    (row,) = predict.classify(*opened, [str(tmp_path / "a$x$_{.png")], tmp_path / "maps")
+    assert row["gradcam"] == "0001_a_x___.png" and (tmp_path / "maps" / row["gradcam"]).stat().st_size > 5000
+    _, heat, title, words = drawn["given"]
+    assert title == "a$x$_{.png" and heat.shape == (32, 32)
+    assert all(f"{c} {row[f'p_{c}']:.3f}" in words[0] for c in CLASSES)
+    assert "of 7 x 7 places; toy, run" in words[1], "two convolutions of stride 2 on 32 pixels: 15, then 7"
+    assert words[2] == f"WARNING: {row['warning']}" and words[3].startswith("not a medical device")
 
 
 def test_more_files_than_a_block_come_back_in_order(opened, tmp_path, monkeypatch):
@@ -250,3 +286,168 @@ def test_help_has_one_example_for_every_command_and_each_parses(capsys):
     assert [name for name, _ in examples] == commands and {"predict", "export", "study"} <= set(commands)
     for name, rest in examples:
         assert callable(parser.parse_args([name, *rest.split()]).run)
+
+
+def test_dicom_is_known_by_its_content_and_what_a_folder_holds_is_read_refused_or_counted(tmp_path):
+    wide = np.arange(1600, dtype=np.uint16).reshape(20, 80)
+    folder = tmp_path / "study"
+    (folder / ".cache").mkdir(parents=True)
+    dicom(folder / "IM0001", wide)
+    dicom(folder / "IM0002.IMA", wide)
+    dicom(folder / "IM0003.png", wide)
+    whole = (folder / "IM0001").read_bytes()
+    (folder / "old scanner").write_bytes(whole[132:])
+    Image.fromarray(RAMP).save(folder / "thumb.png")
+    Image.fromarray(RAMP).save(folder / "picture", "PNG")
+    (folder / "tool.exe").write_bytes(b"MZ" + bytes(500))
+    for name in ("DICOMDIR", "readme.TXT", "._IM0001", "Thumbs.db", ".cache/x.png"):
+        (folder / name).write_bytes(whole)
+    names, passed_over = predict.expand([str(folder)])
+    read = ["IM0001", "IM0002.IMA", "IM0003.png", "old scanner", "picture", "thumb.png"]
+    assert [os.path.basename(name) for name in names] == [*read, "tool.exe"]
+    assert passed_over == 5, "DICOMDIR, readme.TXT, ._IM0001, Thumbs.db, and the folder .cache"
+    for name in names[:4]:
+        np.testing.assert_array_equal(predict.read(name).pixels, wide)
+    with pytest.raises(DataError, match=r"tool\.exe: is no picture, DICOM, NIfTI or Figshare slice"):
+        predict.read(names[-1])
+
+
+@pytest.mark.parametrize(
+    ("head", "with_preamble", "without"),
+    [
+        (bytes(128) + b"DICM", True, True),
+        (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", False, True),
+        (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100", False, True),
+        (b"\x89PNG\r\n\x1a\n", False, False),
+        (b"BM\x36\x00", False, False),
+        (b"", False, False),
+    ],
+)
+def test_dicom_has_a_mark_or_begins_with_an_element_of_group_2_or_8(head, with_preamble, without):
+    assert volumes.is_dicom(head) == with_preamble
+    assert volumes.is_dicom(head, preamble=False) == without
+
+
+def test_a_folder_that_is_a_link_is_refused_by_name(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "link").symlink_to(tmp_path / "real")
+    names, passed_over = predict.expand([str(tmp_path / "study")])
+    assert (names, passed_over) == ([str(tmp_path / "study" / "link")], 0)
+    with pytest.raises(DataError, match="link: is a link to a folder"):
+        predict.read(names[0])
+
+
+def test_dicom_values_are_rescaled_and_padding_is_dark(tmp_path):
+    wide = np.arange(1600, dtype=np.uint16).reshape(20, 80)
+    falling = predict.read(dicom(tmp_path / "a.dcm", wide, RescaleSlope=-2, RescaleIntercept=10)).pixels
+    np.testing.assert_array_equal(falling, 10 - 2.0 * wide)
+    padded = wide.copy()
+    padded[0] = 60_000
+    seen = predict.read(dicom(tmp_path / "b.dcm", padded, PixelPaddingValue=60_000)).pixels
+    np.testing.assert_array_equal(seen[0], wide[1].min())
+    np.testing.assert_array_equal(seen[1:], wide[1:])
+    seen = predict.read(
+        dicom(tmp_path / "c.dcm", padded, PixelPaddingValue=60_000, PhotometricInterpretation="MONOCHROME1")
+    ).pixels
+    assert (seen[0] == 0).all() and seen.max() == wide.max() - wide[1].min(), "inverted, padding is still dark"
+    ratio = predict.read(dicom(tmp_path / "d.dcm", wide, PixelAspectRatio=["2", "1"])).pixels
+    assert ratio.shape == (40, 80)
+    assert predict.read(dicom(tmp_path / "e.dcm", wide, Modality="CT")).warnings == (
+        "its modality is CT, the model knows MR",
+    )
+
+
+def test_dicom_that_is_no_slice_says_what_it_is(tmp_path):
+    wide = np.arange(1600, dtype=np.uint16).reshape(20, 80)
+    for changes, message in (
+        ({"Modality": "SEG"}, "is a segmentation"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "is a mosaic of many slices"),
+        ({"DirectoryRecordSequence": []}, "is a DICOMDIR"),
+    ):
+        with pytest.raises(DataError, match=rf"a\.dcm: {message}"):
+            predict.read(dicom(tmp_path / "a.dcm", wide, **changes))
+
+
+def test_compressed_dicom_is_read_or_names_the_package_that_would(tmp_path, monkeypatch):
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (pip install -e .[dicom])")
+    from pydicom import pixels, uid
+
+    wide = np.arange(1600, dtype=np.uint16).reshape(20, 80)
+    file = pydicom.dcmread(dicom(tmp_path / "a.dcm", wide))
+    file.compress(uid.RLELossless)
+    file.save_as(tmp_path / "rle.dcm")
+    np.testing.assert_array_equal(predict.read(str(tmp_path / "rle.dcm")).pixels, wide)
+    file.file_meta.TransferSyntaxUID = uid.JPEGLSLossless
+    file.save_as(tmp_path / "jpegls.dcm")
+    monkeypatch.setattr(pixels.decoders.base.Decoder, "is_available", False)
+    with pytest.raises(DataError, match=r"jpegls\.dcm: its pixels are compressed \(JPEG-LS.*pip install python-gdcm"):
+        predict.read(str(tmp_path / "jpegls.dcm"))
+
+
+def test_nifti_of_one_volume_is_read_whatever_its_header_leaves_open(tmp_path):
+    import nibabel
+
+    filled = np.random.default_rng(0).normal(size=(30, 40, 5))
+    nibabel.save(nibabel.Nifti1Image(filled[..., None], np.eye(4)), tmp_path / "four.nii")
+    nibabel.save(nibabel.Nifti1Image(filled, np.eye(4)), tmp_path / "three.nii")
+    np.testing.assert_array_equal(*(predict.read(str(tmp_path / f"{n}.nii:2")).pixels for n in ("four", "three")))
+    nibabel.save(nibabel.Nifti1Image(filled, None), tmp_path / "nowhere.nii")
+    assert (
+        predict.read(str(tmp_path / "nowhere.nii:2")).warnings[0].startswith("it does not record how the patient lay")
+    )
+    nibabel.save(nibabel.Nifti1Image(filled.astype(np.complex64), np.eye(4)), tmp_path / "complex.nii")
+    with pytest.raises(DataError, match=r"complex\.nii: holds complex voxels"):
+        predict.read(str(tmp_path / "complex.nii"))
+    colours = np.zeros((30, 40, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii")
+    with pytest.raises(DataError, match=r"rgb\.nii: holds colour voxels"):
+        predict.read(str(tmp_path / "rgb.nii"))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_lines_fit_into_80_columns_for_any_number_of_classes(count):
+    classes = ["no_tumor", "glioma", "meningioma", "pituitary", "metastasis"][:count]
+    row = {f"p_{c}": 0.1 for c in classes} | {"p_glioma": 0.9, "class": "glioma", "warning": "long " * 30}
+    lines = [predict.heading(classes), *predict.line(row, classes, "folder/slice_0001.png").splitlines()]
+    assert max(map(len, lines)) <= 80 and lines[1].split()[0] == "glioma" and "0.900" in lines[1]
+    assert lines[0].index("file") == lines[1].index("folder/"), "headings stand over their columns"
+
+
+@pytest.mark.parametrize("classes", [["glioma", "other"], ["a", "b", "c", "d", "e"]])
+def test_a_model_of_any_classes_predicts_by_the_facts_beside_it(study, tmp_path, classes):
+    from btlib.models import registry
+
+    registry.build("toy", None, 32, study.head, 0, classes=len(classes)).save(tmp_path / "m.keras")
+    prepared = params.load("quick").preprocessing.model_copy(update={"image_size": 32})
+    facts = {"name": "m", "data": "x", "preprocessing": prepared, "temperature": None, "energy": None}
+    (tmp_path / "m.json").write_text(publish.Facts(classes=classes, **facts).model_dump_json())
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    model, told, _ = publish.open_model(str(tmp_path / "m.keras"))
+    (row,) = predict.classify(model, told, [str(tmp_path / "a.png")], tmp_path / "maps")
+    assert list(row) == predict.columns(classes) and row["class"] in classes
+    assert sum(row[f"p_{c}"] for c in classes) == pytest.approx(1)
+
+
+def test_a_slice_of_ones_own_is_shown_in_a_panel_with_all_that_predict_says(run, tmp_path):
+    words = explorer.own("some_run", panel=False).data
+    assert "btlib predict some_run" in words
+    Image.fromarray(RAMP).save(tmp_path / "a<b>.png")
+    controls, words, picture = explorer.own("some_run", panel=True).children
+    upload, path = controls.children
+    assert "not a medical device" in words.value
+    path.value = str(tmp_path / "a<b>.png")
+    assert bytes(picture.value).startswith(b"\x89PNG") and "a&lt;b&gt;.png" in words.value
+    path.value = "nothere.png"
+    assert bytes(picture.value) == b"" and "nothere.png: cannot be read: No such file" in words.value
+    content = memoryview((tmp_path / "a<b>.png").read_bytes())
+    upload.value = (
+        {
+            "name": "up.png",
+            "type": "image/png",
+            "size": len(content),
+            "content": content,
+            "last_modified": datetime.now(UTC),
+        },
+    )
+    assert bytes(picture.value).startswith(b"\x89PNG") and "up.png" in words.value

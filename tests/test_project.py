@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import files
+from btlib import files, params
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -86,6 +86,27 @@ def test_a_notebook_is_stored_stripped_and_laid_out_as_all_are(path):
     assert re.findall(r"^(\w+) = ", "".join(parameters[0]["source"]), re.M) == ["profile", "changes"]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_cell_gives_a_parameters_name_to_something_else(path):
+    # papermill puts sections after the imports, and a second Run All reads what the first left.
+    names = set()
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.add(node.id)
+                elif isinstance(node, ast.Import | ast.ImportFrom):
+                    names |= {a.asname or a.name for a in node.names}
+    assert not names & {*params.SECTIONS, "changes"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_shows_its_idea_without_btlib(path):
+    code = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    assert re.search(r"(import|from) (keras|keras_cv|sklearn|seaborn|h5py|statsmodels|scipy)", code)
+    assert "assert " in code
+
+
 def test_importing_btlib_and_its_help_do_not_load_a_deep_learning_library():
     code = "import sys; sys.argv = ['btlib', '--help']\nfrom btlib import __main__ as m\ntry: m.main()\nexcept SystemExit: pass\n"
     code += "print({'tensorflow', 'keras', 'sklearn'} & set(sys.modules))"
@@ -151,7 +172,8 @@ def test_a_notebook_reaches_what_it_imports_and_what_that_imports(tmp_path):
     [
         ("benchmarks/bench.py", set()),
         ("btlib/site/build.py", set()),
-        ("btlib/deploy/predict.py", set()),
+        ("btlib/deploy/onnx_file.py", set()),
+        ("btlib/deploy/predict.py", {"05_gradcam"}),
         ("btlib/scores/gradcam.py", {"05_gradcam"}),
         ("btlib/params.py", {n.stem for n in NOTEBOOKS}),
     ],

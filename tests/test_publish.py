@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import CLASSES, DataError, __main__, params
-from btlib.deploy import publish
+from btlib import DataError, __main__, params, shipped
+from btlib.data.figshare import CLASSES
+from btlib.deploy import card, onnx_file, publish
 from btlib.fitting import runs
 from btlib.models import registry as models
 
@@ -17,21 +18,22 @@ FAMILIAR = [[float(e), -60.0, -60.0] for e in range(101)]
 """Logits whose energies are 0 to 100: their 1st percentile is 1."""
 
 
-def made_run(home, study, validation, test, name="some_run"):
+def made_run(home, study, validation, test, name="some_run", classes=CLASSES):
     """Lay a finished run down by hand: validation and test are lists of (label, logits)."""
     fit = runs.fit_of(study, "0123456789abcdef", study.proposed, "image_holdout", 0, 0)
+    fit = fit.model_copy(update={"classes": list(classes)})
     folder = home / "runs" / name
     folder.mkdir(parents=True)
     rows = [(f"v{i}", "validation", label, *logits) for i, (label, logits) in enumerate(validation)]
     rows += [(f"t{i}", "test", label, *logits) for i, (label, logits) in enumerate(test)]
-    table = pd.DataFrame(rows, columns=["image_id", "role", "label", *runs.logits_of(CLASSES)])
+    table = pd.DataFrame(rows, columns=["image_id", "role", "label", *runs.logits_of(classes)])
     table = table.assign(patient_id=table["image_id"], patient_group=table["image_id"], plane="axial")
     table.to_csv(folder / "predictions.csv", index=False)
     (folder / "fit.json").write_text(fit.model_dump_json())
     facts = {"title": fit.title, "fit_seconds": 9.0, "parameters": 1234, "macs": 5678, "hardware": "abacus", "cores": 2}
     facts |= {"n_train": 10, "n_validation": len(validation), "n_test": len(test), "backend": "tensorflow"}
     (folder / "provenance.json").write_text(json.dumps(facts | {"versions": {"keras": "3"}, "commit": "c0ffee"}))
-    models.build("toy", None, 32, study.head, 0, 3).save(folder / "model.keras")
+    models.build("toy", None, 32, study.head, seed=0, classes=len(classes)).save(folder / "model.keras")
     return runs.read(folder)
 
 
@@ -60,7 +62,7 @@ def test_energy_limit_leaves_one_of_100_held_out_slices_below(home, study):
 def test_without_a_wrong_validation_slice_there_is_no_temperature(home, study):
     made = made_run(home, study, [("glioma", [0, 2.0, 0])] * 5, [("glioma", [0, 2.0, 0])])
     assert publish.facts_of(made).temperature is None
-    assert "Not calibrated: every validation slice" in publish.card(made, publish.facts_of(made))
+    assert "Not calibrated: every validation slice" in card.write(made, publish.facts_of(made))
     assert "its probabilities are not calibrated" in publish.open_model("some_run")[2]
 
 
@@ -76,7 +78,7 @@ def test_a_published_model_is_found_by_name_and_computes_what_the_run_does(run, 
 
 
 def test_card_states_what_the_predictions_say(run):
-    text = publish.card(run, publish.facts_of(run, "small"))
+    text = card.write(run, publish.facts_of(run, "small"))
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["library_name"] == "keras" and front["pipeline_tag"] == "image-classification"
     (found,) = front["model-index"][0]["results"]
@@ -94,7 +96,7 @@ def test_card_names_the_data_of_a_run_that_a_report_lists(run, home, study):
     (home / "reports" / "tiny" / "tables").mkdir()
     columns = "slices,augmentation,n,accuracy,accuracy_low,accuracy_high\n"
     (home / "reports" / "tiny" / "tables" / "cross_dataset.csv").write_text(columns + "clean,none,50,0.5,0.25,0.75\n")
-    text = publish.card(run, publish.facts_of(run))
+    text = card.write(run, publish.facts_of(run))
     assert "it says nothing about patients" in text and "made-up slices (phantom), fingerprint" in text
     assert "On 50 slices of made-up slices (phantom) that are no copies of its own: accuracy 50.00 % (25.00 to" in text
 
@@ -127,7 +129,12 @@ def test_a_keras_file_alone_is_opened_with_a_word_on_what_is_missing(run, tmp_pa
     (tmp_path / "alone.json").write_text(json.dumps(beside))
     assert publish.open_model(str(alone))[1:] == (publish.facts_of(run), [])
     for wrong, message in (
-        ({"classes": list(reversed(CLASSES))}, "classes are pituitary"),
+        ({"classes": ["glioma", "glioma", "other"]}, "classes are glioma, glioma, other; allowed: each once"),
+        (
+            {"classes": ["glioma", "other"]},
+            r"alone\.keras: gives \(None, 3\); allowed: \(None, 2\), the logits of glioma",
+        ),
+        ({"temperature": 0.0}, "temperature"),
         ({"temprature": 1.0}, "temprature"),
         ({"preprocessing": beside["preprocessing"] | {"image_size": 64}}, "the facts beside it say 64"),
     ):
@@ -162,7 +169,7 @@ def test_damaged_files_and_other_models_are_refused(tmp_path):
         publish.open_model(str(tmp_path / "rgb.keras"))
     image = keras.Input((32, 32, 1))
     keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image))).save(tmp_path / "two.keras")
-    with pytest.raises(DataError, match=r"two\.keras: gives \(None, 2\)"):
+    with pytest.raises(DataError, match=r"two\.keras: gives \(None, 2\);.*two\.json beside it may name"):
         publish.open_model(str(tmp_path / "two.keras"))
     with pytest.raises(DataError, match="holds no fit"):
         runs.read(tmp_path)
@@ -182,7 +189,7 @@ def test_onnx_gives_what_keras_gives(study, run, tmp_path, name, size):
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":
             layer.set_weights([rng.uniform(0.8, 1.2, w.shape) for w in layer.get_weights()])
-    publish.onnx(model, publish.facts_of(run), tmp_path / "m.onnx")
+    onnx_file.write(model, publish.facts_of(run), tmp_path / "m.onnx")
     session = runtime.InferenceSession(tmp_path / "m.onnx")
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.shape, given.name, given.shape) == (
@@ -203,7 +210,7 @@ def test_onnx_gives_what_keras_gives(study, run, tmp_path, name, size):
 def test_onnx_says_what_it_cannot_write(study, run, tmp_path):
     model, facts, _ = publish.open_model("some_run")
     with pytest.raises(DataError, match=r"model\.txt: ends in '\.txt'; allowed: \.onnx"):
-        publish.onnx(model, facts, tmp_path / "model.txt")
+        onnx_file.write(model, facts, tmp_path / "model.txt")
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -212,7 +219,7 @@ def test_onnx_says_what_it_cannot_write(study, run, tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     with pytest.raises(DataError, match=r"computes in bfloat16; allowed for ONNX: float32"):
-        publish.onnx(mixed, facts, tmp_path / "model.onnx")
+        onnx_file.write(mixed, facts, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -224,15 +231,87 @@ def test_export_writes_what_is_asked_for(run, home, monkeypatch):
         return stopped.value.code
 
     assert "neither --publish NAME nor --onnx FILE" in call("export", "some_run")
+    assert "--temperature: goes into a published model" in call(
+        "export", "some_run", "--onnx", "m.onnx", "--temperature", "2"
+    )
+    assert "--temperature: got -1" in call("export", "some_run", "--publish", "small", "--temperature", "-1")
+    assert not (home / "published").exists()
+    (home / "file").write_text("")
+    assert "file: " in call("export", "some_run", "--publish", "small", "--onnx", str(home / "file" / "m.onnx"))
+    assert not (home / "published").exists(), "what cannot be written is said before anything is"
     assert call("export", "some_run", "--publish", "small") in (0, None)
     assert (home / "published" / "small" / "README.md").is_file()
     assert "holds no fit.json" in call("export", "small", "--publish", "again")
 
 
-@pytest.mark.parametrize("folder", sorted((publish.ROOT / "published").iterdir()), ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", sorted((shipped() / "published").iterdir()), ids=lambda p: p.name)
 def test_a_published_model_is_whole_and_small_and_knows_its_facts(folder):
     assert {p.name for p in folder.iterdir()} == {publish.MODEL, publish.FACTS, publish.CARD}
     assert (folder / publish.MODEL).stat().st_size <= publish.MAX_BYTES
     _, facts, said = publish.open_model(folder.name)
     assert facts.name == folder.name and said == []
     assert f"# {folder.name}" in (folder / publish.CARD).read_text(encoding="utf-8")
+
+
+def test_a_run_without_validation_slices_is_published_with_a_given_temperature_or_none(home, study):
+    test = [("meningioma", logits) for logits in FAMILIAR]
+    made = made_run(home, study, [], test)
+    facts = publish.facts_of(made)
+    assert facts.temperature is None and facts.energy == pytest.approx(1.0), "the 1st percentile of 0 to 100"
+    text = card.write(made, facts)
+    assert "Not calibrated: it was fitted without validation slices" in text
+    assert "1 of 100 held-out slices (101 of test)" in text
+    publish.write(made, "given", 2.0)
+    _, facts, said = publish.open_model("given")
+    assert facts.temperature == 2 and said == []
+    text = (home / "published" / "given" / "README.md").read_text()
+    assert "divided by 2.0000 before softmax, given by whoever published it" in text
+
+
+@pytest.mark.parametrize("classes", [("glioma", "other"), ("a", "b", "c", "d", "e")])
+def test_a_run_of_any_classes_is_published_and_opened(home, study, classes):
+    logits = np.eye(len(classes)) * 3
+    test = [(c, list(logits[k])) for k, c in enumerate(classes)] * 3
+    validation = [(classes[0], list(logits[0]))] * 3 + [(classes[1], list(logits[0]))]
+    publish.write(made_run(home, study, validation, test, classes=classes), "any")
+    model, facts, _ = publish.open_model("any")
+    assert facts.classes == list(classes) and model.output_shape == (None, len(classes))
+    text = (home / "published" / "any" / "README.md").read_text()
+    assert f"Tells {len(classes)} classes of MR slices apart: {', '.join(classes)}" in text
+    assert f"{len(test)} of {len(test)} test slices right" in text and f"recall {classes[-1]}" in text
+
+
+def test_a_file_of_another_keras_is_refused_with_both_versions_and_the_reason_in_full(home, run, tmp_path):
+    import zipfile
+
+    import keras
+
+    with zipfile.ZipFile(run.folder / "model.keras") as archive, zipfile.ZipFile(tmp_path / "m.keras", "w") as other:
+        config = json.loads(archive.read("config.json"))
+        layer = next(x for x in config["config"]["layers"] if x["class_name"] == "Conv2D")
+        layer["config"]["setting_of_the_future"] = 1
+        other.writestr("config.json", json.dumps(config))
+        other.writestr("metadata.json", json.dumps({"keras_version": "99.1.0"}))
+        other.writestr("model.weights.h5", archive.read("model.weights.h5"))
+    with pytest.raises(DataError) as refused:
+        publish.open_model(str(tmp_path / "m.keras"))
+    text = str(refused.value)
+    assert f"saved by Keras 99.1.0, read by Keras {keras.__version__}; pip install 'keras==99.1.0'" in text
+    assert "setting_of_the_future" in text[-300:], "Keras says the reason last"
+
+
+def test_the_exact_gelu_of_transformers_is_written_as_onnx_without_a_word(run, tmp_path, capfd):
+    import keras
+
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e .[onnx])")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install -e .[onnx])")
+    image = keras.Input((32, 32, 1), name="image")
+    x = keras.layers.Conv2D(4, 3, activation=lambda t: keras.activations.gelu(t, approximate=False))(image)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    facts = publish.facts_of(run)
+    capfd.readouterr()
+    onnx_file.write(model, facts, tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
+    slices = np.random.default_rng(0).uniform(-3, 3, (2, 32, 32, 1)).astype("float32")
+    session = runtime.InferenceSession(tmp_path / "m.onnx")
+    np.testing.assert_allclose(session.run(None, {"image": slices})[0], model.predict_on_batch(slices), atol=1e-5)

@@ -12,7 +12,7 @@ from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs, training
 from btlib.models import registry as models
-from btlib.scores import gradcam as cam
+from btlib.scores import explanations, map_tables
 from btlib.study import describe, probing, results
 
 
@@ -74,13 +74,14 @@ def test_any_number_of_classes_is_trained_on_from_a_table_with_masks(home, study
     own = results.claims(study, results.found(study, scores, results.leakage(study, plan)))
     assert set(own["verdict"]) == {"not tested: another data set"} and own["ours"].isna().all()
     # Notebook 05.
-    slices = cam.test_slices(fitted[0], dataset)
+    slices = explanations.test_slices(fitted[0], dataset)
     assert set(slices["label"]) == set(classes) and set(slices["predicted"]) <= set(classes)
-    images, masks, maps = cam.pictures(fitted[0], dataset, study.gradcam.methods)
+    images, masks, maps, _ = explanations.pictures(fitted[0], dataset, study.gradcam.methods)
     assert images.shape == masks.shape == maps["gradcam"].shape and masks.any((1, 2)).all()
-    table, _ = cam.examine(study, "toy", fitted[0], dataset)
-    assert table.loc[table["kind"] == "map", "energy"].notna().all()
-    assert len(cam.pick(slices)) >= len(classes)
+    explained = explanations.explain_run(fitted[0], dataset, study.gradcam, study.seed)
+    table = explanations.pooled({"toy": [explained]}, "gradcam")
+    assert len(table[table["kind"] == "map"]) and table.loc[table["kind"] == "map", "energy"].notna().all()
+    assert len(map_tables.pick(slices)) >= len(classes)
 
 
 def test_a_label_that_is_no_class_takes_no_part(home, study, tmp_path):

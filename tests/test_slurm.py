@@ -73,7 +73,7 @@ def saved(home):
 
 def test_slurm_gives_the_same_tables_and_a_killed_fit_goes_on(cluster, tmp_path, monkeypatch):
     given = bench.small().model_dump()
-    given["recipes"]["finetune"]["stages"][1]["epochs"] = 5
+    given["recipes"]["guided"]["stages"][1]["epochs"] = 5
     study = params.check(given, "small")
     home = tmp_path / "slurm"
     run = started(home, study, "--profile", str(ROOT / "profiles" / "slurm"), *ONE_CORE, *QUICK)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import CLASSES, DataError, ParamsError, params
+from btlib import DataError, ParamsError, params
 from btlib.data import datasets
-from btlib.fitting import runs, training
-from btlib.models import layers as learners
+from btlib.fitting import batches, runs, training
+from btlib.models import augmentation, layers
 from btlib.models import registry as models
 from btlib.study import results, tables
 
@@ -43,8 +43,8 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     assert len(run.predictions("test")) == run.provenance()["n_test"]
     data = datasets.load(study.data, study.preprocessing)
     rows = data.manifest.reset_index().set_index("image_id").loc[seen["image_id"], "index"].to_numpy()
-    again = training.predict(run.model(), data.images, rows)
-    np.testing.assert_allclose(seen[runs.logits_of(CLASSES)].to_numpy(), again, atol=1e-4)
+    again = batches.predict(run.model(), data.images, rows)
+    np.testing.assert_allclose(seen[runs.logits_of(study.classes)].to_numpy(), again, atol=1e-4)
     monkeypatch.setattr(training, "fit_split", None)
     assert training.fit(study, fit).id == run.id
 
@@ -82,8 +82,7 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     given = params.load("quick").model_dump()
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=64)
     given["preprocessing"]["image_size"] = 32
-    given["recipes"]["finetune"]["stages"][0]["epochs"] = 1
-    given["recipes"]["finetune"]["stages"] = given["recipes"]["finetune"]["stages"][:1]
+    given["recipes"]["guided"]["stages"] = [given["recipes"]["guided"]["stages"][1] | {"epochs": 1}]
     given["protocols"], given["baselines"] = given["protocols"][:1], []
     given["ablation"]["changes"] = []
     path = tmp_path / "p.yaml"
@@ -102,24 +101,6 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     locks, folder = sorted((home / "runs").iterdir())
     assert locks.name == ".locks"
     assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
-
-
-def test_the_log_of_trials_names_what_differs_and_keeps_runs_that_are_gone(study, home):
-    fingerprint = datasets.fingerprint(study.data)
-    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
-    other = training.fit(study, wanted(study, label_smoothing=0.25))
-    other.folder.rename(home / "gone")
-    assert results.trials(study, fingerprint)["id"].tolist() == [own.id]
-    (home / "gone").rename(other.folder)
-    results.trials(study, fingerprint)
-    other.folder.rename(home / "gone")
-    table = results.trials(study, fingerprint).set_index("id")
-    assert table["chosen"].to_dict() == {own.id: True, other.id: False}
-    assert json.loads(table.loc[other.id, "differs"]) == {"recipe.label_smoothing": 0.25}
-    assert table.loc[own.id, "differs"] == "{}"
-    seen = own.predictions("validation")
-    right = seen[runs.logits_of(CLASSES)].to_numpy().argmax(1) == seen["label"].map(CLASSES.index)
-    assert float(table.loc[own.id, "accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
 
 
 def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_no_other(study, home):
@@ -149,23 +130,6 @@ def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_n
     log = path.with_name("reproduced.csv")
     log.write_text(log.read_text().replace(found["hardware"], "a third machine"))
     assert len(results.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
-
-
-def test_the_log_of_trials_reads_what_older_versions_left(study, home):
-    fingerprint = datasets.fingerprint(study.data)
-    own = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
-    log = results.trials(study, fingerprint).set_index("id")
-    fit = json.loads((own.folder / "fit.json").read_text())
-    fit["recipe"] |= {"old_loss": 0.5, "old_option": 0}  # settings that are gone since
-    (own.folder / "fit.json").write_text(json.dumps(fit))
-    settings = json.loads(log.loc[own.id, "settings"]) | {"recipe": fit["recipe"]}
-    log.loc[own.id, "settings"] = json.dumps(settings)
-    log.to_csv(home / "reports" / study.profile / "trials.csv")
-    guided = study.recipes["scratch"].model_copy(update={"cam_loss": 0.25})
-    for now, more in ((study, {}), (study.model_copy(update={"recipes": {"scratch": guided}}), {"recipe.cam_loss": 0})):
-        row = results.trials(now, fingerprint).set_index("id").loc[own.id]
-        assert json.loads(row["differs"]) == {"recipe.old_loss": 0.5} | more
-        assert json.loads(row["settings"]) == settings
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):
@@ -210,9 +174,9 @@ def test_maps_are_made_of_a_study_s_models_with_their_own_or_another_recipe(stud
 def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
     x = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 1)).astype(np.float32)
     a = params.Augmentation(**{**AUGMENT, "flip": True, "rotation_degrees": 20, "noise": 0.1, "gamma": 0.3})
-    layer = training.augmenter(a, 16, 1)
+    layer = augmentation.augmenter(a, 16, 1)
     np.testing.assert_array_equal(layer(x, training=False), x)
-    one, two = (np.asarray(training.augmenter(a, 16, 1)(x, training=True)) for _ in "ab")
+    one, two = (np.asarray(augmentation.augmenter(a, 16, 1)(x, training=True)) for _ in "ab")
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, layer(x, training=True)) or not np.array_equal(one, layer(x, training=True))
     assert one.min() >= 0 and one.max() <= 255
@@ -220,7 +184,7 @@ def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
 
 def test_a_flip_alone_gives_the_slice_or_its_mirror_image():
     x = np.random.default_rng(0).integers(0, 255, (32, 8, 8, 1)).astype(np.float32)
-    out = np.asarray(training.augmenter(params.Augmentation(**{**AUGMENT, "flip": True}), 8, 0)(x, training=True))
+    out = np.asarray(augmentation.augmenter(params.Augmentation(**{**AUGMENT, "flip": True}), 8, 0)(x, training=True))
     same = np.isclose(out, x, atol=1e-3).all((1, 2, 3))
     mirrored = np.isclose(out, x[:, :, ::-1], atol=1e-3).all((1, 2, 3))
     assert (same ^ mirrored).all() and 5 < same.sum() < 27
@@ -228,7 +192,7 @@ def test_a_flip_alone_gives_the_slice_or_its_mirror_image():
 
 def test_a_shift_moves_what_is_there_and_brings_in_black():
     x = np.full((64, 20, 20, 1), 200, np.float32)
-    out = np.asarray(training.augmenter(params.Augmentation(**{**AUGMENT, "shift": 0.2}), 20, 0)(x, training=True))
+    out = np.asarray(augmentation.augmenter(params.Augmentation(**{**AUGMENT, "shift": 0.2}), 20, 0)(x, training=True))
     kept = (out > 190).mean((1, 2, 3))
     assert kept.min() >= 0.8**2 - 0.1 and kept.mean() < 0.95
     assert np.isclose(out[:, 10, 10], 200, atol=1e-2).all()
@@ -264,7 +228,7 @@ def test_the_fused_norm_is_kerass_norm_forwards_backwards_and_in_what_it_remembe
 
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 6)).astype(np.float32)
     seen = {}
-    for kind in (keras.layers.BatchNormalization, learners.FusedNorm):
+    for kind in (keras.layers.BatchNormalization, layers.FusedNorm):
         norm = kind(momentum=0.9)
         norm.build(x.shape)
         norm.set_weights([np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), np.zeros(6), np.ones(6)])
@@ -278,14 +242,14 @@ def test_the_fused_norm_is_kerass_norm_forwards_backwards_and_in_what_it_remembe
         norm.trainable = False
         seen[kind].append(norm(x, training=True))
         assert np.array_equal(norm.moving_mean, kept)
-    assert not np.array_equal(seen[learners.FusedNorm][5], np.zeros(6)), "the moving mean moved"
+    assert not np.array_equal(seen[layers.FusedNorm][5], np.zeros(6)), "the moving mean moved"
     for ours, theirs in zip(*seen.values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
 def test_a_stage_sees_slices_of_its_size_and_the_kept_model_those_of_the_study(study, home, monkeypatch):
-    sizes, copy = [], learners.copy_of
-    monkeypatch.setattr(learners, "copy_of", lambda model, size: sizes.append(size) or copy(model, size))
+    sizes, copy = [], layers.copy_of
+    monkeypatch.setattr(layers, "copy_of", lambda model, size: sizes.append(size) or copy(model, size))
     preprocessing = study.preprocessing.model_copy(update={"image_size": 64})
     stage = study.recipes["scratch"].stages[0].model_copy(update={"epochs": 1})
     stages = [stage.model_copy(update={"image_scale": 0.5}), stage]
@@ -315,7 +279,7 @@ def test_the_cam_loss_is_the_divergence_of_the_tumours_places_from_those_that_sp
     masks[1, 0] = [[51], [25.5]]  # a fifth of one place, a tenth of the next; and no tumour at all
     shares = [[0, 1 / 2, 0, 1 / 2], [2 / 3, 1 / 3, 0, 0]]
     expected = [scipy.stats.entropy(share, spoken[i]) for i, share in enumerate(shares)] + [0]
-    loss = training.CamLoss(2.0, dense)
+    loss = layers.CamLoss(2.0, dense)
     for i, divergence in enumerate(expected):
         one = slice(i, i + 1)
         assert np.array_equal(loss(logits[one], features[one], masks[one]), logits[one])
@@ -332,10 +296,10 @@ def test_masks_move_with_their_slices_and_keep_their_values():
     slices = np.zeros((6, 24, 24, 1), np.uint8)
     slices[:, 5:12, 8:20] = 255
     both = np.concatenate([slices, slices], axis=-1)
-    moved = np.asarray(training.augmenter(params.Augmentation(**moves), 24, 0)(both, training=True))
+    moved = np.asarray(augmentation.augmenter(params.Augmentation(**moves), 24, 0)(both, training=True))
     assert not np.array_equal(moved[..., 1:], slices) and np.array_equal(moved[..., 0], moved[..., 1])
     shaded = params.Augmentation(**moves | {"contrast": 0.5, "gamma": 0.5, "bias_field": 0.5, "noise": 0.1})
-    changed = np.asarray(training.augmenter(shaded, 24, 0)(both, training=True))
+    changed = np.asarray(augmentation.augmenter(shaded, 24, 0)(both, training=True))
     assert np.array_equal(changed[..., 1], moved[..., 1])
     assert np.abs(changed[..., 0] - moved[..., 0]).max() > 10
 
@@ -358,7 +322,7 @@ def test_a_slice_that_loses_its_tumour_loses_its_class_and_one_that_loses_as_muc
     masks[:, 8:12, 20:24], slices[:, 8:12, 20:24] = 1, 200
     slices[:, :2] = slices[:, -2:] = slices[:, :, :2] = slices[:, :, -2:] = 0
     targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 1]]
-    new = training.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
+    new = augmentation.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
     assert (slices[:, 8:12, 20:24] == 200).all() and masks.any((1, 2, 3)).all()  # the arguments stay as they are
     lost = ~new[1].any((1, 2, 3))
     assert lost.sum() == 2
@@ -372,12 +336,12 @@ def test_a_slice_that_loses_its_tumour_loses_its_class_and_one_that_loses_as_muc
 def test_a_slice_without_a_mask_stays_whole():
     slices, masks = np.full((4, 32, 32, 1), 100, np.uint8), np.zeros((4, 32, 32, 1), np.uint8)
     targets = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
-    new = training.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
+    new = augmentation.erased(slices, masks, targets, ERASE, np.random.default_rng(0))
     assert all(np.array_equal(a, b) for a, b in zip(new, (slices, masks, targets), strict=True))
 
 
 def test_accuracy_is_counted_over_slices_that_have_a_class():
-    metric = training.KnownAccuracy()
+    metric = layers.KnownAccuracy()
     targets = np.array([[1, 0, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3]], np.float32)
     metric.update_state(targets, np.array([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 1, 0]], np.float32))
     assert float(metric.result()) == 0.5
@@ -416,7 +380,7 @@ def test_lower_layers_learn_more_slowly_by_the_factor_asked_for():
     import keras
 
     first, second = keras.Variable([1.0, 1.0]), keras.Variable([1.0, 1.0])
-    optimizer = training.LayerwiseAdamW(0.1, weight_decay=0)
+    optimizer = layers.LayerwiseAdamW(0.1, weight_decay=0)
     optimizer.scales = [0.5, 1.0]
     optimizer.apply([keras.ops.ones(2), keras.ops.ones(2)], [first, second])
     steps = 1 - np.array([first.numpy()[0], second.numpy()[0]])
@@ -427,7 +391,7 @@ def test_an_epoch_takes_every_slice_once_in_an_order_of_its_own(study, home):
     fit = wanted(study, batch_size=4, class_weights=True)
     images = np.arange(8)[:, None, None] * np.ones((1, 2, 2))
     part = np.arange(8), np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    one, again, other = (training.Batches(images, part, fit, s) for s in ("e0", "e0", "e1"))
+    one, again, other = (batches.Batches(images, part, fit, s) for s in ("e0", "e0", "e1"))
     seen = np.concatenate([one[i][0][:, 0, 0, 0] for i in range(2)])
     assert sorted(seen) == list(range(8))
     np.testing.assert_array_equal(one[0][0], again[0][0])
@@ -447,11 +411,11 @@ def test_an_epoch_steps_as_fit_does(study, home):
         flat = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(image))
         model = keras.Model(image, keras.layers.Dense(3, kernel_initializer="zeros")(flat))
         model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        batches = training.Batches(images, part, fit, "e")
+        epoch = batches.Batches(images, part, fit, "e")
         if how == "own":
-            logs = training.run_epoch(model, batches)
+            logs = training.run_epoch(model, epoch)
         else:
-            logs = {k: v[0] for k, v in model.fit(batches, verbose=0, shuffle=False).history.items()}
+            logs = {k: v[0] for k, v in model.fit(epoch, verbose=0, shuffle=False).history.items()}
         done[how] = [logs["loss"], logs["accuracy"], *(w.copy() for w in model.get_weights())]
     assert np.abs(done["own"][2]).max() > 0
     for own, expected in zip(done["own"], done["fit"], strict=True):
@@ -464,5 +428,5 @@ def test_flipped_prediction_is_the_mean_of_both():
     image = keras.Input((2, 2, 1))
     model = keras.Model(image, keras.layers.Dense(3, kernel_initializer="ones")(keras.layers.Flatten()(image)[:, :1]))
     slices = np.array([[[4, 8], [0, 0]]], np.uint8)
-    np.testing.assert_allclose(training.predict(model, slices), [[4, 4, 4]])
-    np.testing.assert_allclose(training.predict(model, slices, flip=True), [[6, 6, 6]])
+    np.testing.assert_allclose(batches.predict(model, slices), [[4, 4, 4]])
+    np.testing.assert_allclose(batches.predict(model, slices, flip=True), [[6, 6, 6]])

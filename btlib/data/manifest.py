@@ -113,6 +113,25 @@ def _plainest(image: np.ndarray) -> np.ndarray:
     return image.astype("<f8") + 0.0 if image.dtype.kind == "f" else image.astype("<u8")
 
 
+def in_words(manifest: pd.DataFrame, most: int = 5) -> str:
+    """Say how many slices were left out, and why, and which other files were passed over.
+
+    Args:
+        manifest: as a reader returns it, with `attrs["skipped"]` and `attrs["passed_over"]`.
+        most: how many of each are named.
+
+    Notebook 01.
+    """
+    skipped, passed_over = manifest.attrs["skipped"], manifest.attrs["passed_over"]
+    reasons = "".join(f" {reason}." for _, reason in skipped[:most])
+    names = f": {', '.join(passed_over[:most])}" if passed_over else ""
+    names += f" and {len(passed_over) - most} more" if len(passed_over) > most else ""
+    return (
+        f"{len(manifest)} slices are read, {len(skipped)} left out because they cannot be read.{reasons} "
+        f"Files and folders passed over, being no slices: {len(passed_over)}{names}."
+    )
+
+
 def fingerprint(manifest: pd.DataFrame) -> str:
     """Return 16 hex digits that change when a slice's pixels, mask, label, patient or part do, not when files move.
 

@@ -1,13 +1,17 @@
-"""Step through test slices and their maps: a panel of widgets where somebody sits before it, a picture elsewhere."""
+"""Panels of widgets where somebody sits before them: step through test slices and their maps, try a slice of one's own."""
 
+import html
 import io
 import os
+import tempfile
+from pathlib import Path
 
 import pandas as pd
 
-from btlib import CLASSES, DataError
-from btlib.figures import draw as figures
-from btlib.scores import gradcam
+from btlib import DataError
+from btlib.deploy import predict, publish
+from btlib.figures import gradcam as figures
+from btlib.scores import map_tables
 
 
 def attended() -> bool:
@@ -45,7 +49,7 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
 
 
 def _still(images, masks, maps, slices):
-    chosen = gradcam.pick(slices)
+    chosen = map_tables.pick(slices)
     rows = chosen.index[chosen["rule"] == "highest"]
     return figures.gradcam_methods(
         images[rows], {m: heat[rows] for m, heat in maps.items()}, masks[rows], slices.loc[rows]
@@ -55,7 +59,7 @@ def _still(images, masks, maps, slices):
 def _panel(images, masks, maps, slices):
     import ipywidgets as widgets
 
-    label = widgets.Dropdown(options=["all", *CLASSES], description="class")
+    label = widgets.Dropdown(options=["all", *dict.fromkeys(slices["label"])], description="class")
     outcome = widgets.Dropdown(options=["all", "right", "wrong"], description="outcome")
     method = widgets.Dropdown(options=[(figures.METHOD_NAMES.get(m, m), m) for m in maps], description="method")
     confidence = widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=0.01, description="confidence")
@@ -93,3 +97,51 @@ def _panel(images, masks, maps, slices):
     choose()
     controls = widgets.VBox([widgets.HBox([label, outcome]), widgets.HBox([method, confidence]), place])
     return widgets.VBox([controls, words, picture])
+
+
+def own(name: str = "efficientnet_lite_figshare", panel: bool | None = None):
+    """Classify a slice of one's own, uploaded or by its path: class, probabilities, warnings and map, as `predict` does.
+
+    Args:
+        name: of the model, as for `publish.open_model`.
+        panel: True for the panel, False for the sentence that says where it is; None: the panel where `attended`.
+
+    Returns:
+        An ipywidgets panel, or Markdown.
+
+    Raises:
+        DataError: there is no such model.
+
+    Notebook 05.
+    """
+    from IPython.display import Markdown
+
+    if not (attended() if panel is None else panel):
+        return Markdown(
+            f"In JupyterLab, a panel for a slice of your own stands here; elsewhere, `btlib predict {name} FILE`."
+        )
+    import ipywidgets as widgets
+
+    model, facts, said = publish.open_model(name)
+    upload = widgets.FileUpload(description="upload a slice")
+    path = widgets.Text(placeholder="or its path, and Enter", continuous_update=False)
+    words = widgets.HTML(html.escape("; ".join([f"{facts.name}; not a medical device, for research only", *said])))
+    picture = widgets.Image(format="png", width=690)
+
+    def show(file: str):
+        with tempfile.TemporaryDirectory() as folder:
+            (row,) = predict.classify(model, facts, [file], Path(folder))
+            picture.value = (Path(folder) / row["gradcam"]).read_bytes() if row["gradcam"] else b""
+        text = row["error"] or f"{predict.heading(facts.classes)}\n{predict.line(row, facts.classes, Path(file).name)}"
+        words.value = f"<pre>{html.escape(text)}</pre>"
+
+    def uploaded(change):
+        for file in change["new"]:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / Path(file["name"]).name
+                copy.write_bytes(file["content"])
+                show(str(copy))
+
+    upload.observe(uploaded, "value")
+    path.observe(lambda change: show(change["new"].strip()), "value")
+    return widgets.VBox([widgets.HBox([upload, path]), words, picture])

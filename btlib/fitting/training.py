@@ -2,7 +2,6 @@
 
 import json
 import time
-import zlib
 from pathlib import Path
 
 import keras
@@ -11,12 +10,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from btlib import DataError, files, params, watched
-from btlib.data import datasets, erasing, splits
-from btlib.fitting import distribution, runs
-from btlib.models import counts as cost
-from btlib.models import layers as learners
+from btlib.data import datasets, splits
+from btlib.fitting import batches, distribution, runs
+from btlib.models import augmentation, counts, layers, weights
 from btlib.models import registry as models
-from btlib.models import weights
 
 
 def prepare(study: params.Study) -> datasets.Dataset:
@@ -119,7 +116,7 @@ def fit_split(
             len(wanted.classes),
             wanted.output_stride,
         )
-        counts = {"parameters": model.count_params(), "macs": cost.macs(model)}
+        costs = {"parameters": model.count_params(), "macs": counts.macs(model)}
         state = _State(folder, model)
         for norm in _norms(model):
             norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
@@ -135,7 +132,7 @@ def fit_split(
                 model, learned_norms(model, wanted), data.images, parts["train"][0], wanted.recipe.batch_size
             )
         seen = table[table["role"] != "train"]
-        logits = predict(model, data.images, seen["row"].to_numpy())
+        logits = batches.predict(model, data.images, seen["row"].to_numpy())
     finally:
         keras.config.set_dtype_policy("float32")
     columns = ["role", "label", "patient_id", "patient_group", "plane"]
@@ -146,42 +143,10 @@ def fit_split(
     _write_csv(folder / "predictions.csv", predictions)
     seconds = state.seconds + time.monotonic() - started
     facts = {"title": wanted.title, "fit_seconds": round(seconds, 1), "devices": devices}
-    facts |= counts | {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
+    facts |= costs | {f"n_{role}": len(rows) for role, (rows, _) in parts.items()}
     run = runs.finish(wanted, folder, facts | machine)
     (run.folder / state.path.name).unlink()  # last: whatever fails before, the epochs are not lost
     return run
-
-
-def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
-    """Return a model's logits for slices.
-
-    Args:
-        model: keras.Model from (n, S, S, 1) to logits.
-        images: (N, S, S) uint8, read lazily.
-        rows: which of them, (n,) int; None for all.
-        batch_size: slices at a time.
-        flip: whether to average with the logits of the left-right mirrored slices (test-time augmentation).
-
-    Returns:
-        (n, classes) float32.
-
-    Notebooks 04 to 06.
-    """
-    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    out = [np.zeros((0, model.output_shape[-1]), np.float32)]
-    for start in range(0, len(rows), batch_size):
-        batch = read(images, rows[start : start + batch_size])
-        full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        logits = np.asarray(model.predict_on_batch(full))  # one shape only: a second would be compiled anew
-        if flip:
-            logits = (logits + np.asarray(model.predict_on_batch(full[:, :, ::-1]))) / 2
-        out.append(logits[: len(batch)])
-    return np.concatenate(out)
-
-
-def read(images, rows) -> np.ndarray:
-    """Read slices as a batch: (n, S, S, 1) uint8, in the order of `rows`."""
-    return np.stack([images[int(r)] for r in rows])[..., None]
 
 
 def learned_norms(model, wanted: runs.Fit) -> list:
@@ -225,175 +190,14 @@ def renew_statistics(model, norms: list, images, rows, batch_size: int) -> None:
     for k in range(min(40, max(1, len(rows) // batch_size)) if norms else 0):
         for norm in norms:
             norm.momentum = k / (k + 1)
-        model(read(images, np.sort(order[k * batch_size : (k + 1) * batch_size])), training=True)
+        model(batches.read(images, np.sort(order[k * batch_size : (k + 1) * batch_size])), training=True)
     for norm, trainable, momentum in before[0]:
         norm.trainable, norm.momentum = trainable, momentum
     for drop, rate in before[1]:
         drop.rate = rate
 
 
-def augmenter(augmentation: params.Augmentation, image_size: int, seed: int):
-    """Return the layer that changes training slices at random.
-
-    Args:
-        augmentation: how much of what.
-        image_size: S.
-        seed: of its random numbers.
-
-    Returns:
-        keras.Layer from (n, S, S, 1), 0..255, to the same; it does nothing where training is off.
-
-    Notebook 02 shows it.
-    """
-    return Augment(augmentation, image_size, seed, name="augment", dtype="float32")
-
-
-class Augment(keras.layers.Layer):
-    """Random flips, one affine change, and changes of intensity, drawn for every slice of a batch."""
-
-    def __init__(self, augmentation: params.Augmentation, image_size: int, seed: int, **kwargs):
-        super().__init__(**kwargs)
-        self.a, self.size = augmentation, image_size
-        self.generator = keras.random.SeedGenerator(seed)
-
-    def call(self, images, training=False):
-        """Take (n, S, S, 1) slices, or (n, S, S, 2) with their masks, which move with them and keep their values."""
-        images = keras.ops.cast(images, "float32")
-        if not training:
-            return images
-        moved = self.move(images)
-        changed = self.intensities(moved[..., :1])
-        return changed if moved.shape[-1] == 1 else keras.ops.concatenate([changed, moved[..., 1:]], axis=-1)
-
-    def move(self, images):
-        """Flip left-right, rotate, zoom and shift in one resampling; what comes from outside is black."""
-        a, ops = self.a, keras.ops
-        n = ops.shape(images)[0]
-        angle = self.uniform(n, np.deg2rad(a.rotation_degrees))
-        scale = 1 + self.uniform(n, a.zoom)
-        mirror = ops.sign(self.uniform(n, 1.0)) if a.flip else ops.ones((n,))
-        shift_x, shift_y = (self.uniform(n, a.shift * self.size) for _ in "xy")
-        cos, sin, centre = ops.cos(angle) / scale, ops.sin(angle) / scale, (self.size - 1) / 2
-        # Output to input: (x, y) -> (a0 x + a1 y + a2, b0 x + b1 y + b2), about the centre.
-        a0, a1, b0, b1 = mirror * cos, -mirror * sin, sin, cos
-        a2 = centre - (a0 + a1) * centre + shift_x
-        b2 = centre - (b0 + b1) * centre + shift_y
-        zero = ops.zeros((n,))
-        transform = ops.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
-        return ops.image.affine_transform(
-            images, transform, interpolation="bilinear", fill_mode="constant", fill_value=0
-        )
-
-    def intensities(self, images):
-        """Change contrast, gamma, a smooth bias field and noise; stay within 0..255."""
-        a, ops = self.a, keras.ops
-        n = ops.shape(images)[0]
-        x = images / 255
-
-        def each(limit):
-            return ops.reshape(self.uniform(n, limit), (n, 1, 1, 1))
-
-        if a.gamma:
-            x = ops.power(ops.clip(x, 1e-6, 1.0), ops.exp(each(a.gamma)))
-        if a.bias_field:
-            line = ops.reshape(ops.linspace(-1.0, 1.0, self.size), (1, self.size, 1, 1))
-            across = ops.reshape(line, (1, 1, self.size, 1))
-            x = x * (1 + each(a.bias_field) * line + each(a.bias_field) * across)
-        if a.contrast:
-            x = x * (1 + each(a.contrast))
-        if a.noise:
-            sigma = ops.abs(each(a.noise))
-            x = x + sigma * keras.random.normal(ops.shape(x), seed=self.generator)
-        return ops.clip(x, 0.0, 1.0) * 255
-
-    def uniform(self, n, limit):
-        """Return n numbers between -limit and limit."""
-        return keras.random.uniform((n,), -limit, limit, seed=self.generator) if limit else keras.ops.zeros((n,))
-
-
-class Batches(keras.utils.PyDataset):
-    """The training slices of one epoch, in an order and a mixture that seed and epoch alone decide."""
-
-    def __init__(self, images, part, wanted: runs.Fit, stream: str, masks=None):
-        super().__init__()
-        rows, y = part
-        self.images, self.masks, self.recipe = images, masks, wanted.recipe
-        self.seed, classes = _number(wanted.seed, stream), len(wanted.classes)
-        self.rng = np.random.default_rng(self.seed)
-        order = self.rng.permutation(len(rows))
-        self.rows, self.target = rows[order], np.eye(classes, dtype=np.float32)[y[order]]
-        share = np.bincount(y, minlength=classes) / len(y)
-        self.weight = (1 / (classes * share))[y[order]] if self.recipe.class_weights else np.ones(len(y))
-        self.mixup = wanted.augmentation.mixup if wanted.augmentation else 0
-        self.mixes = self.rng.beta(self.mixup, self.mixup, len(self)) if self.mixup else np.ones(len(self))
-
-    def __len__(self):
-        # A last batch of another size would be compiled anew; over epochs every slice gets its turn.
-        return max(1, len(self.rows) // self.recipe.batch_size)
-
-    def __getitem__(self, number):
-        some = slice(number * self.recipe.batch_size, (number + 1) * self.recipe.batch_size)
-        x, target = read(self.images, self.rows[some]), self.target[some]
-        if self.masks is not None:
-            masks = read(self.masks, self.rows[some])
-            if self.recipe.erase:
-                rng = np.random.default_rng((self.seed, number))
-                x, masks, target = erased(x, masks, target, self.recipe.erase, rng)
-            x = np.concatenate([x, 255 * masks], axis=-1) if self.recipe.cam_loss else x
-        if self.mixup:
-            part = np.float32(self.mixes[number])
-            x = part * x + (1 - part) * x[::-1]
-            target = part * target + (1 - part) * target[::-1]
-        return x, target, self.weight[some].astype(np.float32)
-
-
-def erased(images, masks, targets, erase: params.Erase, rng):
-    """Take the tumour, and with it the class, from some slices of a batch, and as large a shape elsewhere from others.
-
-    Args:
-        images: (n, S, S, 1) uint8.
-        masks: (n, S, S, 1) uint8 of 0 and 1; a slice without a mask stays as it is.
-        targets: (n, classes) float32.
-        erase: which shares, by which fills.
-        rng: numpy.random.Generator.
-
-    Returns:
-        Copies of the three: a slice without its tumour has an empty mask, and no class is likelier than another. The region
-        is the mask widened by 1 to 4 pixels.
-
-    Used by `Batches`; notebook 04 shows it.
-    """
-    images, masks, targets = images.copy(), masks.copy(), targets.copy()
-    order = rng.permutation(len(images))
-    n_tumor, n_elsewhere = (round(share * len(images)) for share in (erase.tumor, erase.elsewhere))
-    for place, i in enumerate(order[: n_tumor + n_elsewhere]):
-        image, mask = images[i, ..., 0], masks[i, ..., 0] > 0
-        head = erasing.head_of(image)
-        region = erasing.widen(mask, int(rng.integers(1, 5)))
-        if place >= n_tumor and mask.any():
-            region = erasing.elsewhere(region, head, rng)
-        if not mask.any() or region is None:
-            continue
-        fill = erase.fills[rng.integers(len(erase.fills))]
-        image = erasing.FILLS[fill](image, region, head & ~mask)
-        images[i, ..., 0] = erasing.noisy(image, region, erase.noise * rng.random(), rng)
-        if place < n_tumor:
-            masks[i], targets[i] = 0, 1 / targets.shape[1]
-    return images, masks, targets
-
-
-class KnownAccuracy(keras.metrics.Mean):
-    """Accuracy over the slices that have a class: those that lost their tumour have none."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Take (n, classes) targets and logits; weights are left out, as accuracy counts slices."""
-        ops = keras.ops
-        known = ops.max(y_true, -1) > 1.01 / y_true.shape[-1]
-        right = ops.equal(ops.argmax(y_true, -1), ops.argmax(y_pred, -1))
-        return super().update_state(ops.cast(right, "float32"), sample_weight=ops.cast(known, "float32"))
-
-
-def run_epoch(trainer, batches: Batches) -> dict[str, float]:
+def run_epoch(trainer, slices: batches.Batches) -> dict[str, float]:
     """Take one optimizer step a batch, and return the epoch's mean loss and metrics.
 
     Keras's `fit` would wrap the batches in a tf.data pipeline. Nothing is gained by one, as a batch is read from memory
@@ -401,7 +205,7 @@ def run_epoch(trainer, batches: Batches) -> dict[str, float]:
 
     Args:
         trainer: a compiled keras.Model.
-        batches: of one size.
+        slices: batches of one size.
 
     Returns:
         "loss" and the compiled metrics by name, means over the batches.
@@ -410,20 +214,9 @@ def run_epoch(trainer, batches: Batches) -> dict[str, float]:
     """
     strategy = getattr(trainer, "distribute_strategy", None)  # TensorFlow's backend alone has one
     if strategy is not None and strategy.num_replicas_in_sync > 1:  # `fit` alone shares a batch out over replicas
-        return {k: float(v[0]) for k, v in trainer.fit(batches, verbose=0, shuffle=False).history.items()}
-    steps = [trainer.train_on_batch(*batches[i], return_dict=True) for i in range(len(batches))]
+        return {k: float(v[0]) for k, v in trainer.fit(slices, verbose=0, shuffle=False).history.items()}
+    steps = [trainer.train_on_batch(*slices[i], return_dict=True) for i in range(len(slices))]
     return {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
-
-
-class LayerwiseAdamW(keras.optimizers.AdamW):
-    """AdamW whose step on each variable is scaled; lower layers of a pretrained backbone may learn more slowly."""
-
-    scales: list[float] = []
-    """One factor a trainable variable, in the model's order; empty for all 1."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        scale = self.scales[self._get_variable_index(variable)] if self.scales else 1.0
-        return super().update_step(gradient, variable, learning_rate * scale)
 
 
 class _State:
@@ -477,8 +270,8 @@ def _train_head(wanted, model, data, parts, state, number, stage):
     pool = model.get_layer("pool")
     backbone = keras.Model(model.input, pool.output)
     head = keras.Model(pool.output, model.output)
-    features = {role: _features(backbone, data.images, parts[role][0]) for role in ("train", "validation")}
-    keras.utils.set_random_seed(_number(wanted.seed, f"head {number}"))
+    features = {role: batches.predict(backbone, data.images, parts[role][0]) for role in ("train", "validation")}
+    keras.utils.set_random_seed(batches.number_of(wanted.seed, f"head {number}"))
     head.compile(_optimizer(wanted, stage, len(features["train"]), []), _loss(wanted), metrics=["accuracy"])
     targets = {role: np.eye(len(wanted.classes))[parts[role][1]] for role in features}
     validation = (features["validation"], targets["validation"]) if len(targets["validation"]) else None
@@ -496,35 +289,26 @@ def _train_head(wanted, model, data, parts, state, number, stage):
     state.next_stage(number)
 
 
-def _features(backbone, images, rows, batch_size=64):
-    parts = [np.zeros((0, *backbone.output_shape[1:]), np.float32)]
-    for start in range(0, len(rows), batch_size):
-        batch = read(images, rows[start : start + batch_size])
-        full = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-        parts.append(np.asarray(backbone.predict_on_batch(full))[: len(batch)])
-    return np.concatenate(parts)
-
-
 def _train_stage(wanted, model, data, parts, state, number, stage):
     """Fit the layers that the stage thaws, epoch by epoch, under augmentation, in a copy of the model."""
     recipe, depth = wanted.recipe, models.depths(model, wanted.model)
     deepest = max(depth.values()) if stage.unfreeze == "all" else stage.unfreeze
     full = wanted.preprocessing.image_size
     size = stage.size_of(full)
-    learner = state.model = learners.copy_of(model, size)
+    learner = state.model = layers.copy_of(model, size)
     for layer in learner.layers:
-        frozen_norm = isinstance(layer, learners.FusedNorm) and recipe.batchnorm == "frozen"
+        frozen_norm = isinstance(layer, layers.FusedNorm) and recipe.batchnorm == "frozen"
         layer.trainable = depth.get(layer.name, deepest + 1) <= deepest and not frozen_norm
     masked = recipe.cam_loss > 0
     image = x = keras.Input((full, full, 1 + masked), name="slice")
     if wanted.augmentation:
-        x = augmenter(wanted.augmentation, full, 0)(x)
+        x = augmentation.augmenter(wanted.augmentation, full, 0)(x)
     if size != full:
         x = keras.layers.Resizing(size, size, antialias=True, dtype="float32")(x)
     if masked:
         features = learner.get_layer(models.REGISTRY[wanted.model].feature_layer).output
         logits, features = keras.Model(learner.input, [learner.output, features])(x[..., :1])
-        guide = CamLoss(recipe.cam_loss, learner.get_layer("logits"), name="cam", dtype="float32")
+        guide = layers.CamLoss(recipe.cam_loss, learner.get_layer("logits"), name="cam", dtype="float32")
         trainer = keras.Model(image, guide(logits, features, x[..., 1:]))
     else:
         trainer = keras.Model(image, learner(x))
@@ -532,7 +316,7 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
         id(v): stage.layer_decay ** depth[layer.name] for layer in learner.layers for v in layer.trainable_variables
     }
     scales = [scale.get(id(v), 1.0) for v in trainer.trainable_variables]
-    metrics = [KnownAccuracy(name="accuracy")]
+    metrics = [layers.KnownAccuracy(name="accuracy")]
     trainer.compile(_optimizer(wanted, stage, len(parts["train"][0]), scales), _loss(wanted), metrics=metrics)
     trainer.optimizer.build(trainer.trainable_variables)
     beside = trainer.optimizer.variables
@@ -548,8 +332,8 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
         stream = f"stage {number} epoch {epoch}"
         _reseed(trainer, wanted.seed, stream)
         masks = data.masks if masked or recipe.erase else None
-        batches = Batches(data.images, parts["train"], wanted, stream, masks)
-        row = {"stage": number, "epoch": epoch, **run_epoch(trainer, batches)}
+        slices = batches.Batches(data.images, parts["train"], wanted, stream, masks)
+        row = {"stage": number, "epoch": epoch, **run_epoch(trainer, slices)}
         row |= watch.validate(data.images, parts["validation"]) | {"seconds": round(time.monotonic() - begun, 2)}
         state.history.append(row | {"learning_rate": rate})
         if watch.stop():
@@ -560,34 +344,6 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
     model.set_weights(learner.get_weights())
     state.model = model
     state.next_stage(number)
-
-
-class CamLoss(keras.layers.Layer):
-    """Hands the logits through, and adds the loss of a class told from elsewhere than the tumour: a KL divergence.
-
-    With global average pooling and one dense layer, a logit is the sum over places of what each adds to it: its class
-    activation map (CAM; Zhou et al. 2016, eq. 2), which is Grad-CAM's map before ReLU (Selvaraju et al. 2017, section 3.1).
-    The softmax over places of the map of the class that the model names is to be as the tumour's area is shared among them;
-    less the mean of all classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
-    """
-
-    def __init__(self, weight: float, dense, **kwargs):
-        super().__init__(**kwargs)
-        self.weight, self.dense = weight, dense
-
-    def call(self, logits, features, masks):
-        """Take (n, classes) logits, (n, h, w, d) features and (n, S, S, 1) masks, 0..255; return the logits."""
-        ops, kernel = keras.ops, self.dense.kernel
-        height, width = features.shape[1:3]
-        named = ops.one_hot(ops.argmax(logits, -1), logits.shape[-1])
-        weights = ops.matmul(named, ops.transpose(kernel - ops.mean(kernel, -1, keepdims=True)))
-        cam = ops.sum(features * weights[:, None, None], -1) / (height * width)
-        cover = ops.image.resize(masks / 255, (height, width), antialias=True)
-        cam, cover = (ops.reshape(x, (-1, height * width)) for x in (cam, cover))
-        share = cover / ops.maximum(ops.sum(cover, -1, keepdims=True), 1e-6)
-        loss = ops.sum(share * (ops.log(ops.maximum(share, 1e-6)) - ops.log_softmax(cam)), -1)
-        self.add_loss(self.weight * ops.mean(loss))
-        return logits
 
 
 class _Watch:
@@ -607,7 +363,7 @@ class _Watch:
         if not len(rows):
             return {}
         self.model.set_weights(self.state.model.get_weights())
-        logits = predict(self.model, images, rows).astype(np.float64)
+        logits = batches.predict(self.model, images, rows).astype(np.float64)
         self.losses.append(float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])))
         if self.recipe.patience and self.losses[-1] == min(self.losses):
             self.state.best = self.model.get_weights()
@@ -644,7 +400,7 @@ def _optimizer(wanted, stage, n_train: int, scales: list[float]):
         rate = keras.optimizers.schedules.CosineDecay(
             rate / 100 if warm else rate, rest, warmup_target=rate if warm else None, warmup_steps=warm
         )
-    optimizer = LayerwiseAdamW(
+    optimizer = layers.LayerwiseAdamW(
         rate, weight_decay=recipe.weight_decay, use_ema=bool(recipe.ema), ema_momentum=recipe.ema or 0.99
     )
     optimizer.scales = scales
@@ -655,11 +411,7 @@ def _optimizer(wanted, stage, n_train: int, scales: list[float]):
 def _reseed(model, seed: int, stream: str) -> None:
     """Set every random layer's state from seed and epoch, so that a resumed fit draws what an unbroken one does."""
     for i, variable in enumerate(v for v in model.variables if v.path.endswith("seed_generator_state")):
-        variable.assign(np.array([_number(seed, f"{stream} {i}"), 0], dtype=np.uint32))
-
-
-def _number(seed: int, stream: str) -> int:
-    return zlib.crc32(f"{seed} {stream}".encode())
+        variable.assign(np.array([batches.number_of(seed, f"{stream} {i}"), 0], dtype=np.uint32))
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:

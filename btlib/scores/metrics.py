@@ -23,6 +23,7 @@ from btlib.scores.resampling import (  # noqa: F401
     compare,
     mcnemar,
     mean_interval,
+    mean_intervals,
     share,
     verdict,
     wilson,

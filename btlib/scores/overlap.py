@@ -1,7 +1,7 @@
 """Copies between and within data sets: what was seen in training already, told from the pixels alone.
 
-Two steps. A signature, the ranks of 12 x 12 cells of the head, finds a few candidates for each slice by blocked matrix
-products; then the pixels decide: the two heads are laid upon each other and their fine structure is correlated.
+Two steps. A signature, the ranks of 12 x 12 cells of the head, finds a few candidates for each slice, its nearest
+neighbours; then the pixels decide: the two heads are laid upon each other and their fine structure is correlated.
 """
 
 import hashlib
@@ -10,17 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
 from btlib import DataError
+from btlib.scores import heads, registration
 
-GRID = 96
-"""Pixels along a side of the head as it is compared."""
-CELLS = 12
-"""Cells along a side of a signature."""
 NEIGHBOURS = 12
 """Candidates a slice: a copy has its source and slices next to it in the same head as rivals."""
 SIMILAR = 0.6
@@ -31,32 +25,27 @@ slice's best score lies between 0.77 and 0.97, and copies changed on purpose lie
 NEAR = 0.8
 """Least correlation of near-identical neighbours. The 623 pairs of real slices above it are all of one group (586
 of one patient id): slices next to each other in one head. The nearest two of different groups reach 0.79."""
-ORIENTATIONS = (
-    ("identity", False, False, False),
-    ("flip left-right", False, False, True),
-    ("flip up-down", False, True, False),
-    ("rotate 180", False, True, True),
-    ("transpose", True, False, False),
-    ("rotate 90", True, False, True),
-    ("rotate 270", True, True, False),
-    ("transpose and rotate 180", True, True, True),
-)
-"""What may have been done to a slice: name, transposed (a MATLAB file read without care is), upside down, mirrored."""
+NAMES = np.array([name for name, *_ in heads.ORIENTATIONS])
 CUTS = ((0.0, 1.0), (-0.075, 0.85), (0.075, 0.85), (-0.15, 0.7), (0.15, 0.7), (0.0, 0.82), (0.0, 0.68))
 """What may be left of the head along one axis: centre and length of it, in lengths of the head."""
-WHOLE, *WINDOWS = ((down, across) for down in CUTS for across in CUTS)
+_, *WINDOWS = ((down, across) for down in CUTS for across in CUTS)
 """What a copy may have been cropped to: what is left down and across."""
 COLUMNS = ("image_id_a", "image_id_b", "score", "transform", "exact")
+LAID = ("shift_down", "shift_across", "down_down", "down_across", "across_down", "across_across")
+"""How b lies upon a (`registration.lay`): the shift and the matrix, row by row."""
 BATCH = 128
+SMALL = 1_000_000
+"""Dot products of signatures below which one thread is fastest."""
 
 
 def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
     """Find the slices of one data set that are copies of slices of another.
 
-    Found are exact, re-encoded, resized (by each axis on its own too), padded, mirrored, turned by quarters, re-windowed
-    and cropped copies. Of 60 real slices each, changed on purpose, it found all with JPEG quality 10, with a margin, or
+    Found are exact, re-encoded, resized (also one axis alone), padded, mirrored, quarter-turned, re-windowed and
+    cropped copies. Of 60 real slices each, changed on purpose, it found all with JPEG quality 10, with a margin, or
     with 12 % cut from every side; 95 % with 16 % cut; 98 % shrunk to 64 pixels. Not found are negatives and copies
-    turned by a few degrees, and half of those with a gamma of 0.5, which makes the noise in the air as bright as a head.
+    turned by a few degrees (`search` finds those), and half of those with a gamma of 0.5, which makes the noise in the
+    air as bright as a head.
 
     Args:
         a: the later set (copies are looked for here): anything with `manifest` and `images`, uint8 (n, S, S).
@@ -78,8 +67,8 @@ def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
     for name, digests, manifest in (("a", digests_a, a.manifest), ("b", digests_b, b.manifest)):
         if len(digests) != len(manifest):
             raise DataError(f"audit: {name} has {len(digests)} images and {len(manifest)} rows in its manifest")
-    i, j, score, turn = _pairs(heads_a, heads_b, threshold)
-    return _table(i, j, score, turn, digests_a, digests_b, a.manifest["image_id"], b.manifest["image_id"])
+    pairs = _pairs(heads_a, heads_b, threshold)
+    return _table(pairs, digests_a, digests_b, a.manifest["image_id"], b.manifest["image_id"])
 
 
 def within(a, threshold: float = NEAR) -> pd.DataFrame:
@@ -96,10 +85,9 @@ def within(a, threshold: float = NEAR) -> pd.DataFrame:
 
     Notebook 02.
     """
-    heads, digests = _heads(a.images)
-    i, j, score, turn = _pairs(heads, heads, threshold, apart=True)
+    cut, digests = _heads(a.images)
     ids = a.manifest["image_id"]
-    table = _table(i, j, score, turn, digests, digests, ids, ids)
+    table = _table(_pairs(cut, cut, threshold, apart=True), digests, digests, ids, ids)
     of = a.manifest.set_index("image_id")
     for name, column in (("same_patient", "patient_id"), ("same_group", "patient_group")):
         known = of[column].to_dict()
@@ -142,64 +130,92 @@ def signatures(images) -> np.ndarray:
 
     Used by `audit`.
     """
-    return _signatures(_heads(images)[0])
+    return heads.signatures(_heads(images)[0])
 
 
 def candidates(
-    a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS, threshold: float | np.ndarray = SIMILAR, block: int = 4096
+    a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS, threshold: float | np.ndarray = SIMILAR
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the rows of b most like each row of a, by matrix products of blocks.
+    """Find the rows of b most like each row of a, by scikit-learn's brute-force search, whose memory is bounded.
 
     Args:
-        a: float32 (n, d) signatures.
-        b: float32 (m, d) signatures.
+        a: float32 (n, d) signatures, of length one or zero.
+        b: float32 (m, d) signatures, likewise.
         k: rows of b kept for a row of a.
-        threshold: what a dot product must exceed, one for all or (n,), one for each row of a.
-        block: rows of b at a time; memory is about block times 1024 float32.
+        threshold: what a dot product must exceed, 0 or more; one for all or (n,), one for each row of a.
 
     Returns:
         row of a, row of b, dot product: one entry a candidate, sorted by row of a, then best first.
 
     Used by `audit`.
     """
-    found, threshold = [], np.broadcast_to(np.float32(threshold), len(a))
-    for first in range(0, len(a), 1024):
-        rows = a[first : first + 1024]
-        best = np.repeat(threshold[first : first + 1024, None], k, axis=1)
-        which = np.full((len(rows), k), -1)
-        for start in range(0, len(b), block):
-            product = rows @ b[start : start + block].T
-            hit = np.flatnonzero(product.max(axis=1) > best.min(axis=1))
-            if not len(hit):
-                continue
-            product, width = product[hit], min(k, product.shape[1])
-            top = np.argpartition(-product, width - 1, axis=1)[:, :width]
-            both = np.concatenate([best[hit], np.take_along_axis(product, top, axis=1)], axis=1)
-            names = np.concatenate([which[hit], top + start], axis=1)
-            order = np.argsort(-both, axis=1, kind="stable")[:, :k]
-            best[hit] = np.take_along_axis(both, order, axis=1)
-            which[hit] = np.take_along_axis(names, order, axis=1)
-        row, column = np.nonzero(which >= 0)
-        found.append((row + first, which[row, column], best[row, column]))
-    if not found:
+    from sklearn.neighbors import NearestNeighbors  # here, as it takes a second to import
+
+    # A slice without structure has a signature of zeros, which is far from all but its like.
+    rows, columns = (np.flatnonzero(x.any(axis=1)) for x in (a, b))
+    if not len(rows) or not len(columns):
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32)
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    search = NearestNeighbors(n_neighbors=min(k, len(columns)), algorithm="brute").fit(b[columns])
+    # Threads that wait for each other take longer than small products, ten times so on a busy machine.
+    with threadpool_limits(1 if len(rows) * len(columns) < SMALL else None):
+        distance, nearest = search.kneighbors(a[rows])
+    product = (1 - distance**2 / 2).astype(np.float32)
+    row, place = np.nonzero(product > np.broadcast_to(np.float32(threshold), len(a))[rows, None])
+    return rows[row], columns[nearest[row, place]], product[row, place]
 
 
-def _pairs(heads_a, heads_b, threshold: float, apart: bool = False):
-    """Return row of a, row of b, score and orientation of all pairs that pass, sorted by row of a, then best first."""
-    even_a, even_b = _equalised(heads_a), _equalised(heads_b)
-    plain, everyone = _signatures(heads_a), np.arange(len(heads_a))
+def search(heads_a: np.ndarray, heads_b: np.ndarray | None = None, threshold: float = COPY) -> pd.DataFrame:
+    """Find all copies between two sets of heads, or inside one, and say what was done to them.
+
+    Besides what `audit` finds, these are crops either way and copies turned by a few degrees. Of 60 real slices turned
+    by 3, 6, 9, 12 and 15 degrees it found 60, 60, 56, 47 and 35 among 300, and no other.
+
+    Args:
+        heads_a: uint8 (n, 96, 96), as `heads.head` gives them.
+        heads_b: uint8 (m, 96, 96), or None to look inside a: each pair once, no slice with itself.
+        threshold: least score of a pair, 0 to 1.
+
+    Returns:
+        a and b (rows), score, transform (one of `NAMES`: what was done to b), angle (degrees clockwise by which it was
+        turned besides; a guess where one axis was stretched), shown (share of b's head that a shows), covered (share of
+        a's head that b shows) and tone (mean distance of their sorted grey levels, 0 to 255, where both show). Sorted
+        by a, then best first.
+
+    Used by `python -m btlib audit`.
+    """
+    apart, b = heads_b is None, heads_a if heads_b is None else heads_b
+    even_a = heads.equalised(heads_a)
+    even_b = even_a if apart else heads.equalised(heads_b)
+    plain, everyone = heads.signatures(heads_a), np.arange(len(heads_a))
+    turns = range(len(heads.ORIENTATIONS))
+    pairs = _passed(even_a, even_b, _proposed(plain, b, everyone, (heads.WHOLE,), turns, apart), threshold)
+    # Only slices that nothing was found for can be crops, or turned; where copies abound they are few.
+    rest = np.setdiff1d(everyone, pairs[["a", "b"] if apart else "a"])
+    crops = _passed(even_a, even_b, _proposed(plain, b, rest, WINDOWS, (0, 1), apart), threshold)
+    pairs = pd.concat([pairs, crops])
+    if not apart:
+        rest = np.setdiff1d(np.arange(len(b)), pairs["b"])
+        crops = _passed(even_b, even_a, _proposed(heads.signatures(b), heads_a, rest, WINDOWS, (0, 1)), threshold)
+        pairs = pd.concat([pairs, _exchanged(crops)])
+    rest = np.setdiff1d(everyone, pairs[["a", "b"] if apart else "a"])
+    turned = _passed(even_a, even_b, _proposed(plain, b, rest, (heads.WHOLE,), (0, 1), apart), threshold, turning=True)
+    pairs = _best_first(pd.concat([pairs, turned]), apart)
+    return _described(pairs, heads_a, b)
+
+
+def _pairs(heads_a, heads_b, threshold: float, apart: bool = False) -> pd.DataFrame:
+    """Return all pairs that pass as `_passed` gives them, sorted by row of a, then best first."""
+    even_a, even_b = heads.equalised(heads_a), heads.equalised(heads_b)
+    plain, everyone = heads.signatures(heads_a), np.arange(len(heads_a))
     # Inside one set, only the two that are the same both ways, so that each pair is looked at once.
-    proposed = _proposed(plain, heads_b, everyone, (WHOLE,), range(2 if apart else len(ORIENTATIONS)), apart)
-    found = [_passed(even_a, even_b, *proposed, threshold)]
+    turns = range(2 if apart else len(heads.ORIENTATIONS))
+    pairs = _passed(even_a, even_b, _proposed(plain, heads_b, everyone, (heads.WHOLE,), turns, apart), threshold)
     if not apart:
         # Only slices that nothing was found for can be crops; where copies abound they are few.
-        rest = np.setdiff1d(everyone, found[0][0][found[0][2] >= COPY])
-        found.append(_passed(even_a, even_b, *_proposed(plain, heads_b, rest, WINDOWS, (0, 1)), threshold))
-    i, j, score, turn = (np.concatenate(part) for part in zip(*found, strict=True))
-    keep = _best_first(i, j, score, turn)
-    return i[keep], j[keep], score[keep], turn[keep]
+        rest = np.setdiff1d(everyone, pairs.loc[pairs["score"] >= COPY, "a"])
+        crops = _passed(even_a, even_b, _proposed(plain, heads_b, rest, WINDOWS, (0, 1)), threshold)
+        pairs = pd.concat([pairs, crops])
+    return _best_first(pairs)
 
 
 def _proposed(plain, heads_b, rows, windows, turns, apart: bool = False):
@@ -208,14 +224,14 @@ def _proposed(plain, heads_b, rows, windows, turns, apart: bool = False):
     floor = np.full(len(rows), SIMILAR, np.float32)
     best = [np.zeros(0, kind) for kind in (int, int, np.float32, int, int)]
     for number, window in enumerate(windows):
-        view = _signatures(heads_b, window).reshape(n, CELLS, CELLS)
-        turned = np.concatenate([_turned(view, turn).reshape(n, CELLS**2) for turn in turns])
+        view = heads.signatures(heads_b, window).reshape(n, heads.CELLS, heads.CELLS)
+        turned = np.concatenate([heads.turned(view, turn).reshape(n, heads.CELLS**2) for turn in turns])
         i, j, similarity = candidates(plain[rows], turned, k, floor)
         more = i, j % max(n, 1), similarity, np.array(turns)[j // max(n, 1)], np.full(len(i), number)
         best = [np.concatenate(pair) for pair in zip(best, more, strict=True)]
         order = np.lexsort((-best[2], best[0]))
         place = np.arange(len(order)) - np.searchsorted(best[0][order], best[0][order])
-        best = [part[order[place < k]] for part in best]
+        best = [column[order[place < k]] for column in best]
         # Another window has to do better than the last of the k that there are.
         last = np.flatnonzero(place[place < k] == k - 1)
         floor[best[0][last]] = best[2][last]
@@ -227,46 +243,97 @@ def _proposed(plain, heads_b, rows, windows, turns, apart: bool = False):
     if apart:
         # A slice is its own best candidate in every orientation that suits it.
         other = i != j
-        i, j, turn = np.unique([np.minimum(i, j)[other], np.maximum(i, j)[other], turn[other]], axis=1)
-        start = start[: len(i)]
+        i, j, turn, start = i[other], j[other], turn[other], start[other]
+        if len(windows) == 1:
+            turn = np.where(i > j, heads.INVERSE[turn], turn)
+            (i, j, turn), first = np.unique([np.minimum(i, j), np.maximum(i, j), turn], axis=1, return_index=True)
+            start = start[first]
     return i, j, turn, start
 
 
-def _passed(even_a, even_b, i, j, turn, start, threshold: float):
-    """Keep the pairs whose pixels agree: row of a, row of b, score, orientation."""
+def _passed(even_a, even_b, proposed, threshold: float, turning: bool = False) -> pd.DataFrame:
+    """Keep the pairs whose pixels agree: a and b (rows), score, turn, and how b was laid upon a."""
+    i, j, turn, start = proposed
 
-    def score(part):
-        source = np.empty((len(part), GRID, GRID), np.float32)
-        for t in np.unique(turn[part]):
-            of = turn[part] == t
-            source[of] = _turned(even_b[j[part][of]], t)
-        return _compare(even_a[i[part]] / np.float32(255), source / np.float32(255), start[part], threshold)
+    def laid(batch):
+        source = _oriented(even_b, j[batch], turn[batch]) / np.float32(255)
+        score, shift, matrix = registration.lay(
+            even_a[i[batch]] / np.float32(255), source, start[batch], threshold, turning
+        )
+        return np.column_stack([score, shift, matrix.reshape(-1, 4)])
 
-    parts = [np.arange(first, min(first + BATCH, len(i))) for first in range(0, len(i), BATCH)]
+    batches = [np.arange(first, min(first + BATCH, len(i))) for first in range(0, len(i), BATCH)]
     # Products of small matrices: one thread a batch is fast, two that wait for each other are not.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = np.concatenate([np.zeros(0), *pool.map(score, parts)])
-    good = np.flatnonzero(scores >= threshold)
-    return i[good], j[good], scores[good], turn[good]
+        result = np.concatenate([np.zeros((0, 7)), *pool.map(laid, batches)])
+    pairs = pd.DataFrame({"a": i, "b": j, "turn": turn}).join(pd.DataFrame(result, columns=("score", *LAID)))
+    return pairs[pairs["score"] >= threshold]
 
 
-def _best_first(i, j, score, turn) -> np.ndarray:
-    """Keep the best entry of each pair, sorted by i, then by falling score; ties go to the plainer orientation."""
-    if not len(i):
-        return np.zeros(0, int)
-    order = np.lexsort((turn, -np.round(score, 3), j, i))
-    order = order[np.r_[True, (np.diff(i[order]) != 0) | (np.diff(j[order]) != 0)]]
-    return order[np.lexsort((j[order], -score[order], i[order]))]
+def _oriented(images, rows, turns) -> np.ndarray:
+    source = np.empty((len(rows), *images.shape[1:]), np.float32)
+    for turn in np.unique(turns):
+        source[turns == turn] = heads.turned(images[rows[turns == turn]], turn)
+    return source
 
 
-def _table(i, j, score, turn, digests_a, digests_b, ids_a, ids_b) -> pd.DataFrame:
-    names = np.array([name for name, *_ in ORIENTATIONS])
+def _exchanged(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Turn "a upon b" into "b upon a", for pairs that are mirrored or not."""
+    mirror = np.eye(2) * np.where(pairs["turn"].to_numpy()[:, None] == 1, (1, -1), (1, 1))[:, None]
+    shift, matrix = _placed(pairs)
+    inverse = np.linalg.inv(matrix)
+    shift = -(mirror @ inverse @ shift[:, :, None])[:, :, 0]
+    values = np.column_stack([shift, (mirror @ inverse @ mirror).reshape(-1, 4)])
+    swapped = pairs.rename(columns={"a": "b", "b": "a"})
+    return swapped.assign(**dict(zip(LAID, values.T, strict=True)))
+
+
+def _placed(pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    values = pairs[list(LAID)].to_numpy()
+    return values[:, :2], values[:, 2:].reshape(-1, 2, 2)
+
+
+def _best_first(pairs: pd.DataFrame, apart: bool = False) -> pd.DataFrame:
+    """Keep the best entry of each pair, sorted by a, then by falling score; ties go to the plainer orientation."""
+    ends = np.sort(pairs[["a", "b"]], axis=1) if apart else pairs[["a", "b"]].to_numpy()
+    keyed = pairs.assign(first=ends[:, 0], second=ends[:, 1], rounded=-pairs["score"].round(3))
+    best = keyed.sort_values(["first", "second", "rounded", "turn"], kind="stable").drop_duplicates(["first", "second"])
+    best = best.assign(falling=-best["score"]).sort_values(["a", "falling", "b"], kind="stable")
+    return best[list(pairs.columns)].reset_index(drop=True)
+
+
+def _described(pairs: pd.DataFrame, heads_a, heads_b) -> pd.DataFrame:
+    """Say what was done to b, from how it lies upon a and from the grey levels where both show."""
+    covered, tone = np.zeros(len(pairs)), np.zeros(len(pairs))
+    a, b, turn = (pairs[name].to_numpy() for name in ("a", "b", "turn"))
+    shift, matrix = _placed(pairs)
+    for first in range(0, len(pairs), BATCH):
+        rows = slice(first, first + BATCH)
+        source = _oriented(heads_b, b[rows], turn[rows])
+        laid, inside = registration.warp(source, shift[rows], matrix[rows], turning=True)
+        covered[rows] = inside.mean(axis=(1, 2))
+        for row, *one in zip(range(first, len(pairs)), heads_a[a[rows]], laid, inside > 0, strict=False):
+            tone[row] = _distance(*one)
+    angle = np.degrees(np.arctan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1]))
+    shown = np.clip(covered * np.linalg.det(matrix), 0, 1)
+    table = pairs[["a", "b", "score"]].assign(transform=NAMES[turn])
+    return table.assign(angle=angle, shown=shown, covered=covered, tone=tone)
+
+
+def _distance(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> float:
+    """Return the mean distance of two pictures' sorted grey levels: Wasserstein's of their histograms."""
+    counts = [np.bincount(np.rint(x[inside]).astype(int), minlength=256) for x in (a, b)]
+    return float(np.abs(np.cumsum(counts[0] - counts[1])).sum() / max(inside.sum(), 1))
+
+
+def _table(pairs: pd.DataFrame, digests_a, digests_b, ids_a, ids_b) -> pd.DataFrame:
+    i, j = pairs["a"].to_numpy(), pairs["b"].to_numpy()
     return pd.DataFrame(
         {
             "image_id_a": ids_a.to_numpy()[i],
             "image_id_b": ids_b.to_numpy()[j],
-            "score": score,
-            "transform": names[turn],
+            "score": pairs["score"].to_numpy(),
+            "transform": NAMES[pairs["turn"]],
             "exact": [digests_a[x] == digests_b[y] for x, y in zip(i, j, strict=True)],
         },
         columns=COLUMNS,
@@ -274,155 +341,16 @@ def _table(i, j, score, turn, digests_a, digests_b, ids_a, ids_b) -> pd.DataFram
 
 
 def _heads(images) -> tuple[np.ndarray, list[bytes]]:
-    """Cut every slice to its head and stretch that to uint8 (n, GRID, GRID); with a digest of each slice as it was."""
-    heads, digests = np.zeros((len(images), GRID, GRID), np.uint8), []
+    """Cut every slice to its head and stretch that to uint8 (n, 96, 96); with a digest of each slice as it was."""
+    result, digests = np.zeros((len(images), heads.GRID, heads.GRID), np.uint8), []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), BATCH):
             block = np.ascontiguousarray(images[first : first + BATCH])
             for at, (head, digest) in enumerate(pool.map(_head, block), first):
-                heads[at] = head
+                result[at] = head
                 digests.append(digest)
-    return heads, digests
+    return result, digests
 
 
 def _head(picture: np.ndarray) -> tuple[np.ndarray, bytes]:
-    head = Image.fromarray(picture).resize((GRID, GRID), Image.Resampling.BILINEAR, box=_box(picture))
-    return np.asarray(head), hashlib.sha256(picture).digest()
-
-
-def _box(picture: np.ndarray) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the head, in pixels: the rows and columns that are not air.
-
-    Tight on all four sides, unlike the square that models are given, so that a changed aspect ratio drops out too.
-    """
-    smooth = uniform_filter(picture, 3)
-    head = smooth > _air(smooth)
-    edges = []
-    for axis in (0, 1):
-        filled = head.mean(axis=axis) > 0.04
-        edges.append((int(filled.argmax()), len(filled) - int(filled[::-1].argmax())))
-    (left, right), (top, bottom) = edges
-    return left, top, right, bottom
-
-
-def _air(picture: np.ndarray) -> float:
-    """Half of Otsu's threshold (Otsu 1979): it moves with the noise in the air, and skin and fat are far above it."""
-    counts = np.bincount(picture.ravel(), minlength=256).astype(float)
-    below = np.cumsum(counts)
-    above, sums = below[-1] - below, np.cumsum(counts * np.arange(256))
-    between = (sums[-1] * below - sums * below[-1]) ** 2 / np.maximum(below * above, 1)
-    return between.argmax() / 2
-
-
-def _signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:
-    down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
-    found = np.zeros((len(heads), CELLS * CELLS), np.float32)
-    for first in range(0, len(heads), 4096):
-        cells = down @ heads[first : first + 4096].astype(np.float32) @ across.T
-        # Whole grey levels: the ranks of noise in the air would weigh as much as the head.
-        ranks = rankdata(np.rint(cells.reshape(len(cells), -1)), axis=1)
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        found[first : first + 4096] = ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-6)
-    return found
-
-
-def _means(low: float, high: float) -> np.ndarray:
-    """Return float32 (CELLS, GRID): weights of the means over equal parts of a stretch of the head, given in 0..1."""
-    width = (high - low) * GRID / CELLS
-    centre = low * GRID + (np.arange(CELLS) + 0.5) * width - 0.5
-    weights = np.clip(1 - np.abs(np.arange(GRID) - centre[:, None]) / width, 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _turned(images: np.ndarray, turn: int) -> np.ndarray:
-    _, transposed, upside_down, mirrored = ORIENTATIONS[turn]
-    images = images.swapaxes(1, 2) if transposed else images
-    images = images[:, ::-1] if upside_down else images
-    return images[:, :, ::-1] if mirrored else images
-
-
-def _equalised(heads: np.ndarray) -> np.ndarray:
-    """Replace grey levels by their ranks among the pixels, 0..255, so that any monotone window drops out."""
-    found = np.empty_like(heads)
-    for one, picture in zip(found, heads, strict=True):
-        counts = np.bincount(picture.ravel(), minlength=256)
-        one[:] = ((np.cumsum(counts) - counts / 2) * (255 / picture.size)).astype(np.uint8)[picture]
-    return found
-
-
-def _compare(a: np.ndarray, b: np.ndarray, start: np.ndarray, threshold: float) -> np.ndarray:
-    """Lay b upon a by shifting and stretching it, coarse to fine, and correlate what remains without broad shading.
-
-    Args:
-        a, b: float32 (m, GRID, GRID), equalised, 0..1.
-        start: (m, 2, 2) what of b to begin with: down and across, centre and length.
-        threshold: what a pair must reach in the end; what falls well short of it on the way is given up.
-
-    Returns:
-        float (m,); 0 for a pair that was given up.
-    """
-    shift, stretch = start[..., 0].copy(), start[..., 1].copy()
-    score, alive = np.zeros(len(a)), np.arange(len(a))
-    for factor, steps, detail, least in ((4, 4, None, 0.75), (2, 2, 1.5, threshold - 0.1), (1, 1, 3.0, None)):
-        small_a, small_b = _shrunk(a[alive], factor), _shrunk(b[alive], factor)
-        shift[alive], stretch[alive] = _register(small_a, small_b, shift[alive], stretch[alive], steps)
-        laid, inside = _warp(small_b, shift[alive], stretch[alive])
-        score[alive] = _correlation(_fine(small_a, detail), _fine(laid, detail), inside)
-        if least is not None:
-            given_up = score[alive] < least
-            score[alive[given_up]] = 0
-            alive = alive[~given_up]
-        if not len(alive):
-            break
-    return score
-
-
-def _register(a, b, shift, stretch, steps: int):
-    """Refine shift and stretch of b, per axis, by Gauss-Newton steps (Lucas, Kanade 1981) with free gain and offset."""
-    m, n = len(a), a.shape[-1]
-    along = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32)
-    for _ in range(steps):
-        laid, inside = _warp(b, shift, stretch)
-        down, across = (np.gradient(laid, axis=axis) * np.float32(n) for axis in (1, 2))
-        columns = [down, across, down * along[:, None], across * along, laid, np.ones_like(laid)]
-        columns = (np.stack(columns, axis=1) * inside[:, None]).reshape(m, 6, -1)
-        normal = (columns @ columns.swapaxes(1, 2)).astype(float) + 1e-3 * np.eye(6)
-        right = (columns @ a.reshape(m, -1, 1)).astype(float)
-        solved = np.linalg.solve(normal, right)[:, :, 0]
-        step = np.clip(solved[:, :4] / np.maximum(solved[:, 4:5], 0.2), -0.1, 0.1)
-        shift = np.clip(shift + step[:, :2] * stretch, -0.3, 0.3)
-        stretch = np.clip(stretch * (1 + step[:, 2:]), 0.6, 1.7)
-    return shift, stretch
-
-
-def _warp(b, shift, stretch):
-    """Return b as seen from a, and where that lies inside b, both float32 (m, n, n)."""
-    n = b.shape[-1]
-    along = (np.arange(n) + 0.5) / n - 0.5
-    weights, inside = [], []
-    for axis in (0, 1):
-        at = (along * stretch[:, axis, None] + shift[:, axis, None] + 0.5) * n - 0.5
-        inside.append(((at > -0.51) & (at < n - 0.49)).astype(np.float32))
-        at = np.clip(at, 0, n - 1).astype(np.float32)
-        weights.append(np.clip(1 - np.abs(np.arange(n, dtype=np.float32) - at[:, :, None]), 0, None))
-    laid = weights[0] @ b @ weights[1].swapaxes(1, 2)
-    return laid, inside[0][:, :, None] * inside[1][:, None, :]
-
-
-def _shrunk(x, factor: int):
-    n = x.shape[-1] // factor
-    return x.reshape(len(x), n, factor, n, factor).mean(axis=(2, 4)) if factor > 1 else x
-
-
-def _fine(x, detail: float | None):
-    """Keep structure finer than `detail` pixels and coarser than compression noise; all of it where None."""
-    if detail is None:
-        return x
-    x = gaussian_filter(x, (0, 0.7, 0.7), truncate=3)
-    return x - gaussian_filter(x, (0, detail, detail), truncate=2)
-
-
-def _correlation(a, b, inside) -> np.ndarray:
-    axes, count = (1, 2), np.maximum(inside.sum(axis=(1, 2)), 1)
-    a, b = ((x - ((x * inside).sum(axis=axes) / count)[:, None, None]) * inside for x in (a, b))
-    return (a * b).sum(axis=axes) / np.sqrt((a * a).sum(axis=axes) * (b * b).sum(axis=axes) + 1e-9)
+    return heads.head(picture), hashlib.sha256(picture).digest()

@@ -142,6 +142,12 @@ def mean_interval(values, patients, samples: int, level: float, seed: int) -> In
     return Resamples(patients, samples, level, seed).mean(values)
 
 
+def mean_intervals(values, patients, samples: int, level: float, seed: int) -> list[Interval]:
+    """Return `mean_interval` of each column of values, float (n, m), from the same resamples. Used by notebook 05."""
+    resamples = Resamples(patients, samples, level, seed)
+    return [resamples.mean(column) for column in np.asarray(values, dtype=np.float64).T]
+
+
 def wilson(k: float, n: int, level: float) -> tuple[float, float]:
     """Return Wilson's two-sided score interval for k right of n independent slices.
 

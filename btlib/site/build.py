@@ -74,7 +74,7 @@ def build(profile: str, study: Study) -> Path:
         _write_source(source, study, notebooks, about)
         _sphinx(source, site, profile, study)
         _swap(site, root / "html", Path(temporary, "old"))
-    for kind, name in earlier - {(k, name) for k in pages.KINDS for name in about[k]}:
+    for kind, name in earlier - _listed(about):
         for path in (root / kind).glob(f"{name}.*"):
             path.unlink()
     return root / "html" / "index.html"
@@ -184,9 +184,12 @@ def _noted(output: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def _contents_of_last(root: Path) -> set[tuple[str, str]]:
-    """List what the profile's last report held, as (kind, name)."""
     path = root / "provenance.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return _listed(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
+
+
+def _listed(about: dict) -> set[tuple[str, str]]:
+    """List the tables and figures of a provenance.json, as (kind, name)."""
     return {(kind, name) for kind in pages.KINDS for name in about.get(kind, {})}
 
 
@@ -221,7 +224,7 @@ def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> N
     """Write all that Sphinx reads: settings, pages, notebooks, pictures, and the files that readers download."""
     shutil.copytree(SITE / "templates" / "theme", source / "_templates")
     shutil.copytree(SITE / "static", source / "_static")
-    for name in ("conf.py", "docutils.conf", "limitations.md"):
+    for name in ("conf.py", "limitations.md"):
         shutil.copy(SITE / name, source / name)
     # `extra` is copied to the site's root as it is: links from pages to these files work in any folder.
     for folder in ("extra/tables", "figures"):

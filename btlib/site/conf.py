@@ -63,6 +63,12 @@ var splitQuery = (query) => query.match(/\d+\.\d+|[\p{Letter}\p{Number}_]+/gu) ?
 """
 
 
+def lazily(app, doctree, docname):
+    """Let a browser load a picture when it comes near."""
+    for picture in doctree.findall(nodes.image):
+        picture["loading"] = "lazy"
+
+
 def kept_page_links(app, doctree):
     """Let links of the kept results to what lies elsewhere in the repository, and not on the site, be plain text."""
     for link in list(doctree.findall(addnodes.pending_xref)) if app.env.docname == KEPT_PAGE else []:
@@ -80,4 +86,5 @@ def setup(app):
     app.add_html_math_renderer("source", (show_source, None), (show_source, None))
     app.add_search_language(SearchNumbers)
     app.connect("doctree-read", kept_page_links)
+    app.connect("doctree-resolved", lazily)
     app.connect("html-page-context", kept_page_banner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -38,6 +39,8 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
 
     Used by `make report`.
     """
+    if "claims" not in about["tables"]:
+        raise DataError(f"{tables.folder(study.profile)}: no notebook wrote the table claims; run notebook 07")
     front = {place: _first(names, figures) for place, names in tables.WORDS["front"].items()}
     if front["main"] is None:
         folder = tables.folder(study.profile) / "figures"
@@ -54,11 +57,11 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
         "level": f"{100 * study.statistics.level:g}{readable.SPACE}%",
         "real": real,
         "questions": [question(name, book) for name, book in notebooks.items()],
-        "tables": {name: _table(study, name) for name in about["tables"]},
+        "tables": {name: _table(study, name) for name in about["tables"]} | {"claims": _claims_table(study)},
         "figures": figures,
         "about": about,
         "records": _records(about),
-        "parameters": yaml.safe_dump(about["parameters"], sort_keys=False, default_flow_style=None, width=100),
+        "parameters": yaml.safe_dump(about["parameters"], sort_keys=False, default_flow_style=None, width=80),
         "sources": yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8")),
     }
 
@@ -203,7 +206,8 @@ def copy_kept(source: Path) -> dict:
         shutil.copy(path, target)
     for name in tables.WORDS["front"]["main"]:
         if (source / "real" / "figures" / f"{name}.svg").exists():
-            figure = {"name": name, "file": f"real/figures/{name}.svg", **tables.described(name)}
+            figure = {"name": name, "file": f"real/figures/{name}.svg", **_described(kept / "figures" / f"{name}.json")}
+            figure["caption"] = f"Real slices: {figure['caption']}"
             break
     return {"page": True, "says": says, "figure": figure}
 
@@ -222,6 +226,11 @@ def _records(about: dict) -> dict[str, list]:
     }
 
 
+def _described(path: Path) -> dict[str, str]:
+    """Return what was saved beside a figure, or what is known by its name."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else tables.said_of(path.stem)
+
+
 def _first(names: list[str], figures: dict[str, dict]) -> dict | None:
     return next((figures[name] for name in names if name in figures), None)
 
@@ -235,6 +244,17 @@ def _of_whom(study: Study, pictures: bool) -> list[str]:
 def _table(study: Study, name: str) -> readable.Table:
     path = tables.folder(study.profile) / "tables" / f"{name}.csv"
     return readable.readable(name, pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+def _claims_table(study: Study) -> readable.Table:
+    """Return claims.csv as the front page puts it: a claim's row has a unit of its own."""
+    columns = {"claim": "Claim", "paper": "Paper", "ours": "This study", "verdict": "Verdict", "data": "On which data"}
+    rows = [[row[key] for key in columns] for row in claims(study)]
+    about = tables.WORDS["tables"]["claims"]
+    says = {"This study": "A difference is in percentage points; an interval stands beside its value."}
+    return readable.Table(
+        "claims", about["title"], about["caption"], [*columns.values()], [False] * 5, says, rows, len(rows)
+    )
 
 
 def _text(value) -> str:

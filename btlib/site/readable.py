@@ -29,7 +29,7 @@ class Table:
 
 
 def readable(name: str, raw: pd.DataFrame) -> Table:
-    """Return a table as a page shows it, by what btlib/captions.yaml says of it and its columns.
+    """Return a table as a page shows it, by what btlib/study/captions.yaml says of it and its columns.
 
     Args:
         name: the table's name, such as "models"; without an entry it shows its first columns under their own names.
@@ -64,7 +64,7 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
     """Write one value in words: "0.951" as a share is "95.1 %".
 
     Args:
-        value: as in a CSV; what is no number is looked up among the words of btlib/captions.yaml.
+        value: as in a CSV; what is no number is looked up among the words of btlib/study/captions.yaml.
         kind: share (percent, one decimal), points (difference of shares), count, millions, number, p, name (underscores
             are spaces) or text.
         bare: leave the unit away, for the bounds of an interval.
@@ -88,7 +88,7 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
         return "< 0.001" if number < 0.001 else f"{number:.3f}"
     if kind == "millions":
         return f"{number / 1e6:,.1f}{SPACE}million"
-    if (number == int(number) and "." not in value) or abs(number) >= 1000:
+    if (number.is_integer() and "." not in value) or abs(number) >= 1000:
         return f"{number:,.0f}"
     return f"{number:.4g}" if abs(number) >= 1 else f"{number:.2g}" if abs(number) < 0.01 else f"{number:.3f}"
 

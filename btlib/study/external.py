@@ -13,7 +13,7 @@ import pandas as pd
 
 from btlib import DataError, params
 from btlib.data import datasets
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.scores import metrics, overlap
 from btlib.study import results
 
@@ -99,7 +99,7 @@ def predictions(
         sources = pairs[pairs["set"] == name].groupby("image_id_a")["image_id_b"].agg(set)
         kinds = {image: PARTS[2] if of <= held_out else PARTS[1] for image, of in sources.items()}
         table["part"] = table["image_id"].map(kinds).fillna(PARTS[3]).astype(str)
-        logits = training.predict(model, other.images, flip=flip)
+        logits = batches.predict(model, other.images, flip=flip)
         tables.append(table.assign(**dict(zip(names, logits.T, strict=True))))
     columns = ["set", "image_id", "label", "patient_id", "part", *names]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from btlib import DataError, params
 from btlib.data import datasets
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.scores import metrics
 from btlib.scores import robustness as changes
 from btlib.study import results
@@ -145,7 +145,7 @@ def robustness(
             for name, model in models.items():
                 classes = np.array(fitted[name].fit.classes)
                 if strength or name not in whole:
-                    right = classes[training.predict(model, spoiled).argmax(1)] == shown["label"].to_numpy()
+                    right = classes[batches.predict(model, spoiled).argmax(1)] == shown["label"].to_numpy()
                     accuracy = resamples.mean(right.astype(float))
                     whole.setdefault(name, accuracy)
                 accuracy = accuracy if strength else whole[name]

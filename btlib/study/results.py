@@ -6,12 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import ValidationError
-from sklearn.metrics import log_loss
 
 from btlib import DataError, files, home, params
 from btlib.data import datasets, splits
-from btlib.fitting import runs, training
+from btlib.fitting import batches, runs
 from btlib.models import counts
 from btlib.scores import metrics
 from btlib.study import tables
@@ -23,6 +21,17 @@ MODELS = (
 )
 RANDOM = "random"
 """What tables write for `weights: null`: a model whose every weight was drawn at random."""
+
+
+def versions() -> str:
+    """Return what a notebook ran with, in one line: Python, packages and the code's commit. Every notebook's last cell."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    packages = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn")
+    return (
+        f"Python {python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}; code at {runs.commit()[:12]}"
+    )
 
 
 def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
@@ -353,7 +362,7 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         once = run.predictions("test")
         data = datasets.load(study.data, run.fit.preprocessing)
         row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
-        logits = training.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
+        logits = batches.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
         twice = once.assign(**dict(zip(runs.logits_of(run.fit.classes), logits.T, strict=True)))
         parts.setdefault(run.fit.protocol, []).append((twice, once))
     rows = []
@@ -400,69 +409,6 @@ def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
         made.append((protocol, len(n), epochs.max(), n.sum(), *pooled, pooled[1] - pooled[0], gains.min(), gains.max()))
     names = ("protocol", "fits", "epochs", "n_validation", "last", "best", "gain", "gain_least", "gain_most")
     return pd.DataFrame(made, columns=names)
-
-
-SETTINGS = ("preprocessing", "split", "head", "augmentation", "recipe")
-
-
-def trials(study: params.Study, fingerprint: str) -> pd.DataFrame:
-    """Log every configuration of the proposed model that was ever fitted on this data set, by its validation score.
-
-    A recipe is chosen by these scores alone; no test score stands here. Rows of runs that are gone stay.
-
-    Args:
-        study: the parameters; its own fits are the chosen ones.
-        fingerprint: of the data set, `datasets.fingerprint`.
-
-    Returns:
-        id, model, weights, protocol, fold, seed, n_validation, accuracy and loss on validation slices, fit_seconds,
-        hardware, commit, chosen, differs (settings that are not the study's, as JSON), settings (all of them, as
-        JSON). Also written to reports/<profile>/trials.csv by `python -m btlib trials`.
-    """
-    path = tables.folder(study.profile) / "trials.csv"
-    rows = {}
-    if path.exists():
-        rows = pd.read_csv(path, keep_default_na=False, dtype=str).set_index("id", drop=False).T.to_dict()
-    for folder in sorted((home() / "runs").glob("*/provenance.json")):
-        try:
-            fit = runs.Fit.model_validate_json((folder.parent / "fit.json").read_text(encoding="utf-8"), strict=False)
-        except ValidationError:
-            continue  # it has a setting that is gone
-        if fit.id != folder.parent.name or (fit.data, fit.model) != (fingerprint, study.proposed.model):
-            continue  # of another version of the code, another data set or another backbone
-        y, logits, _ = truth(runs.Run(fit).predictions("validation"))
-        facts = runs.Run(fit).provenance()
-        rows[fit.id] = {
-            **{k: str(getattr(fit, k)) for k in ("id", "model", "protocol", "fold", "seed")},
-            "weights": fit.weights or RANDOM,
-            "n_validation": str(len(y)),
-            "accuracy": f"{np.mean(logits.argmax(1) == y):.6g}",
-            "loss": f"{log_loss(y, metrics.softmax(logits), labels=range(logits.shape[1])):.6g}",
-            **{k: str(facts[k]) for k in ("fit_seconds", "hardware", "commit")},
-            "settings": json.dumps({k: fit.model_dump()[k] for k in SETTINGS}, sort_keys=True),
-        }
-    table = pd.DataFrame(rows.values())
-    plan = runs.plan(study, fingerprint)
-    own = _flat({k: plan["fit"].iloc[0].model_dump()[k] for k in SETTINGS})
-    table["chosen"] = table["id"].isin(plan.loc[plan["purpose"] == "proposed", "id"])
-    others = [_flat(json.loads(text)) for text in table["settings"]]
-    table["differs"] = [json.dumps(_differs(own, o), sort_keys=True) for o in others]
-    names = ("id", "model", "weights", "protocol", "fold", "seed", "n_validation", "accuracy", "loss", "fit_seconds")
-    table = table[[*names, "hardware", "commit", "chosen", "differs", "settings"]].sort_values(["protocol", "id"])
-    with files.replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    return table.reset_index(drop=True)
-
-
-def _flat(settings: dict) -> dict:
-    """{"head": {"dropout": 0.2}} as {"head.dropout": 0.2}."""
-    return {f"{part}.{k}": v for part, values in settings.items() for k, v in (values or {"": None}).items()}
-
-
-def _differs(own: dict, other: dict) -> dict:
-    """What the other's settings are where they are not one's own; what a recipe does not name, it leaves out: 0."""
-    named = [k for k in {*own, *other} if k in other or k.startswith("recipe.")]
-    return {k: other.get(k, 0) for k in named if own.get(k, 0) != other.get(k, 0)}
 
 
 def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import yaml
 from btlib import DataError, files, home
 
 WORDS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
-"""Titles and captions of figures and tables, what their columns say, and cells in words: btlib/captions.yaml."""
+"""Titles of figures, captions of tables, what their columns say, and cells in words."""
 
 
 def folder(profile: str) -> Path:
@@ -56,7 +56,7 @@ def save(
         profile: the study's profile.
         name: the figure's one name, without ending.
         figure: what a function of `figures` returned.
-        caption: what the figure tells; left out, that of btlib/captions.yaml.
+        caption: what the figure tells; left out, the figure's own (`theme.described`).
         alt: what a reader is told who cannot see it; left out, likewise.
 
     Used by every notebook.
@@ -67,30 +67,32 @@ def save(
             figure.savefig(
                 temporary, dpi=200, bbox_inches="tight", metadata={"Date": None} if ending == "svg" else None
             )
-    known = described(name)
-    said = {"title": known["title"], "caption": caption or known["caption"], "alt": alt or known["alt"]}
+    said = said_of(name)
+    said |= {
+        "caption": caption or getattr(figure, "caption", said["caption"]),
+        "alt": alt or getattr(figure, "alt", said["alt"]),
+    }
     files.write_text(folder(profile) / "figures" / f"{name}.json", json.dumps(said, indent=2) + "\n")
     _note("figure", name)
     return figure
 
 
-def described(name: str) -> dict[str, str]:
-    """Return a figure's title, caption and alt of btlib/captions.yaml; the entry `roc_*` serves `roc_vgg16` too.
+def said_of(name: str) -> dict[str, str]:
+    """Return title, caption and alt of a figure that says nothing of itself, by its name alone. Used by `save` and pages."""
+    title = title_of(name)
+    return {"title": title, "caption": f"{title}.", "alt": f"Figure: {title}."}
 
-    Args:
-        name: the figure's name; a figure without an entry is described by its name alone.
 
-    Used by `save`.
-    """
+def title_of(name: str) -> str:
+    """Return a figure's title of captions.yaml; the entry `roc_*` serves `roc_vgg16`, no entry: the name in words."""
     entries = WORDS["figures"]
     if name in entries:
         return entries[name]
     family = max((key for key in entries if key.endswith("*") and name.startswith(key[:-1])), key=len, default=None)
     if family is None:
-        words = name.replace("_", " ").capitalize()
-        return {"title": words, "caption": f"{words}.", "alt": f"Figure: {words}."}
+        return name.replace("_", " ").capitalize()
     which = name.removeprefix(family[:-1])
-    return {key: text.replace("{which}", WORDS["words"].get(which, which)) for key, text in entries[family].items()}
+    return entries[family].replace("{which}", WORDS["words"].get(which, which))
 
 
 def _note(kind: str, name: str) -> None:

@@ -5,7 +5,11 @@ slices and judge the network, so the module needs nothing but NumPy and SciPy.
 """
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, sparse
+from scipy.sparse import linalg
+
+TRAINED = ("surroundings", "grey", "mirrored")
+"""Fills that training slices may get. `pasted` and `inpainted` are kept for judging and never trained on."""
 
 SMOOTHING = 2.0
 """Standard deviation, in pixels, of the smoothing in `surroundings`."""
@@ -84,6 +88,32 @@ def elsewhere(mask: np.ndarray, head: np.ndarray, rng: np.random.Generator) -> n
     moved = np.zeros_like(mask)
     moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
     return moved
+
+
+def filled(kind: str, image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Fill a region in one of the ways of `TRAINED`.
+
+    Args:
+        kind: its name.
+        image: uint8 (S, S).
+        region: bool (S, S), not all of the slice.
+        head: bool (S, S), where tissue may be taken from: without a tumour that is not to be copied.
+
+    Returns:
+        uint8 (S, S), as `image` outside the region.
+
+    Raises:
+        ValueError: no such fill, or the region is the whole slice.
+
+    `reliance.erased_slices`, training.
+    """
+    if kind == "surroundings":
+        return surroundings(image, region)
+    if kind == "grey":
+        return grey(image, region, head)
+    if kind == "mirrored":
+        return mirrored(image, region, head)
+    raise ValueError(f"kind: got {kind!r}; allowed: {', '.join(TRAINED)}")
 
 
 def surroundings(image: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -190,6 +220,48 @@ def pasted(image: np.ndarray, region: np.ndarray, source: np.ndarray, donor: np.
     return out
 
 
+def inpainted(image: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Fill a region with the smoothest surface that meets its border: Laplace's equation.
+
+    Args:
+        image: uint8 (S, S).
+        region: bool (S, S), not all of the slice.
+
+    Returns:
+        uint8 (S, S), as `image` outside the region.
+
+    Raises:
+        ValueError: the region is the whole slice.
+
+    Source: the membrane interpolant of Perez et al. 2003, doi 10.1145/882262.882269, eq. 2.
+    `reliance.erased_slices`.
+    """
+    if region.all():
+        raise ValueError("region: is the whole slice; allowed: one with something around it")
+    out = image.copy()
+    if not region.any():
+        return out
+    box = _box(region, 1)
+    inside, grey_levels = region[box], image[box].astype(float)
+    count = np.count_nonzero(inside)
+    number = np.full(inside.shape, -1)
+    number[inside] = np.arange(count)
+    # Each pixel is the mean of those of its four neighbours that exist.
+    degree, known, pairs = np.zeros(count), np.zeros(count), []
+    for here, there in _neighbours():
+        own, other = number[here], number[there]
+        at = own >= 0
+        degree[own[at]] += 1
+        border = at & (other < 0)
+        np.add.at(known, own[border], grey_levels[there][border])
+        pairs.append(np.stack([own[at & ~border], other[at & ~border]]))
+    rows, columns = np.concatenate(pairs, axis=1)
+    links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), (count, count))
+    equations = (sparse.diags_array(degree) - links).tocsc()
+    out[box][inside] = np.rint(np.clip(linalg.spsolve(equations, known), 0, 255))
+    return out
+
+
 def noisy(image: np.ndarray, region: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Add Gaussian noise in a region, so that no fill is known by its smoothness.
 
@@ -219,6 +291,14 @@ def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     return ends[0], ends[1]
 
 
+def _neighbours():
+    """Go through the four sides: the pixels that have a neighbour there, and these neighbours, as index pairs."""
+    every, but_first, but_last = slice(None), slice(1, None), slice(None, -1)
+    for here, there in ((but_first, but_last), (but_last, but_first)):
+        yield (here, every), (there, every)
+        yield (every, here), (every, there)
+
+
 def _otsu(image: np.ndarray) -> int:
     """Return the grey level that parts dark pixels from bright ones with the largest variance between the two."""
     counts = np.bincount(image.ravel(), minlength=256)
@@ -226,7 +306,3 @@ def _otsu(image: np.ndarray) -> int:
     parts = below * (image.size - below)
     apart = (sums * image.size - sums[-1] * below).astype(float) ** 2
     return int(np.argmax(np.divide(apart, parts, out=np.zeros(256), where=parts > 0)))
-
-
-FILLS = {"surroundings": lambda image, region, head: surroundings(image, region), "grey": grey, "mirrored": mirrored}
-"""Fills that training slices may be given, by the name that a recipe has for them."""

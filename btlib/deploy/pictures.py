@@ -1,0 +1,145 @@
+"""Pictures of any kind as the audit sees them: whose they are, how they are labelled, and the head of each."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from btlib import DataError, files
+from btlib.data import figshare, folders, preprocessing
+from btlib.data import manifest as manifests
+from btlib.scores import heads
+
+MATLAB = ".mat"
+PARTS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
+PARTS |= dict.fromkeys(("validation", "valid", "val"), "validation")
+"""Folders that say where their publisher puts a picture; they are no labels."""
+TABLE = ("path", "label", "patient_id", "mask", "part")
+"""Columns of a CSV table; all but the first may be absent. Masks are not looked at."""
+COLUMNS = ("image", "path", "label", "part", "patient", "digest")
+PREPARED = SimpleNamespace(image_size=160, crop_to_head=True, low_percentile=0.5, high_percentile=99.5)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The readable pictures of one input: row i of `table` (`COLUMNS`) is `heads[i]`; `skipped` names the others."""
+
+    name: str
+    root: Path
+    table: pd.DataFrame
+    heads: np.ndarray
+    skipped: list[str]
+
+    def prepared(self, image: str) -> np.ndarray:
+        """Return one picture, uint8 (160, 160), cropped to its head's square, for people to look at."""
+        path = self.table.set_index("image")["path"][image]
+        return _prepared(_pixels(self.root, path))
+
+
+def read(path: Path, name: str | None = None, strict: bool = False) -> Pictures:
+    """Read every picture of a folder, a CSV table, or one file, on all cores.
+
+    Folders are searched at any depth for JPEG, PNG and WebP pictures and for Figshare's .mat files. A picture's label
+    is the name of the nearest folder inside `path`; Training and Testing are parts, not labels. Figshare's files hold
+    label and patient id themselves. A CSV table has the columns `TABLE`, its paths relative to it.
+
+    Args:
+        path: folder, .csv or picture.
+        name: what to call the set; the last part of `path` where None.
+        strict: whether a picture that cannot be read is an error, rather than left out and listed in `skipped`.
+
+    Raises:
+        DataError: nothing is there, the table cannot be used, two rows are one picture, or no picture can be read.
+
+    Used by `python -m btlib audit`.
+    """
+    path = Path(path)
+    root, rows = _listing(path)
+    results = list(files.spread(functools.partial(_row, root), rows))
+    skipped = [str(result) for result in results if isinstance(result, DataError)]
+    readable = [result for result in results if not isinstance(result, DataError)]
+    if skipped and (strict or not readable):
+        raise DataError(f"{skipped[0]} ({len(skipped)} of {len(rows)} pictures of {path} cannot be read)")
+    table = pd.DataFrame([row for row, _ in readable], columns=COLUMNS)
+    stems = table["path"].map(lambda p: PurePosixPath(p).stem if p.lower().endswith(MATLAB) else p)
+    table["image"] = table["path"] if stems.duplicated().any() else stems
+    return Pictures(name or path.name, root, table, np.stack([head for _, head in readable]), skipped)
+
+
+def _listing(path: Path) -> tuple[Path, list[dict]]:
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return path.parent, _table(path)
+    if _readable(path.name) and path.is_file():
+        return path.parent, [_described(path.name)]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder, .csv table or picture ({', '.join((*folders.ENDINGS, MATLAB))})")
+    paths = []
+    for folder, inside, leaves in os.walk(path):
+        inside[:] = [n for n in inside if not n.startswith((".", "__MACOSX"))]
+        paths += [(Path(folder) / n).relative_to(path).as_posix() for n in leaves if _readable(n)]
+    if not paths:
+        raise DataError(f"{path}: no pictures found; allowed: {', '.join((*folders.ENDINGS, MATLAB))}, at any depth")
+    return path, [_described(p) for p in sorted(paths)]
+
+
+def _readable(name: str) -> bool:
+    return name.lower().endswith((*folders.ENDINGS, MATLAB)) and not name.startswith(".") and name != figshare.FOLDS
+
+
+def _described(path: str) -> dict:
+    names = PurePosixPath(path).parts[:-1]
+    labels = [name for name in names if name.lower() not in PARTS]
+    parts = [PARTS[name.lower()] for name in names if name.lower() in PARTS]
+    label = "" if path.lower().endswith(MATLAB) else (labels or [""])[-1]
+    return {"path": path, "label": label, "part": (parts or [""])[-1], "patient": ""}
+
+
+def _table(path: Path) -> list[dict]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no CSV table ({error}); its columns may be {', '.join(TABLE)}") from None
+    unknown = [name for name in table if name not in TABLE]
+    if "path" not in table or unknown or not len(table):
+        raise DataError(
+            f"{path}: has {len(table)} rows and the columns {', '.join(table)}; "
+            f"allowed: path, and if known {', '.join(TABLE[1:])}; at least one row"
+        )
+    twice = table["path"][table["path"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: {twice.iloc[0]!r} stands in more than one row")
+    table = table.rename(columns={"patient_id": "patient"}).reindex(columns=["path", "label", "part", "patient"])
+    return table.fillna("").to_dict("records")
+
+
+def _row(root: Path, row: dict) -> tuple[dict, np.ndarray] | DataError:
+    try:
+        pixels = _pixels(root, row["path"])
+        row = row | {"digest": manifests.identity(pixels, None)}
+        if row["path"].lower().endswith(MATLAB):
+            # A table's own words about a slice go before the file's.
+            row |= {key: row[key] or value for key, value in _facts(root / row["path"]).items()}
+        return row, heads.head(_prepared(pixels))
+    except (DataError, OSError) as error:
+        return DataError(str(error))
+
+
+def _pixels(root: Path, path: str) -> np.ndarray:
+    return (figshare if path.lower().endswith(MATLAB) else folders).read(root, path)[0]
+
+
+def _prepared(pixels: np.ndarray) -> np.ndarray:
+    return preprocessing.prepare(pixels, None, PREPARED)[0]
+
+
+def _facts(path: Path) -> dict:
+    """Return label and patient of a Figshare file that `figshare.read` has checked."""
+    with h5py.File(path) as file:
+        slice_ = file["cjdata"]
+        label, codes = int(slice_["label"][0, 0]), slice_["PID"][()].ravel()
+    return {"label": figshare.CLASSES[label - 1], "patient": "".join(map(chr, codes)).strip()}

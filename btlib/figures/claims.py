@@ -1,0 +1,151 @@
+"""Figures of the study's answer: the ladder, the splits, the claims, and accuracy against size."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from btlib.figures import theme
+from btlib.figures.theme import described
+
+
+def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw what accuracy becomes from the paper's number down to another hospital's slices, a row a way of testing.
+
+    Args:
+        table: in the order to draw: group (heading in words; the first is the paper's), row (words), value, low, high
+            (0 to 1), n, wrong (counts; empty where not told), unit where not all are slices ("patients").
+
+    Used by the results page and README.
+    """
+    groups = list(table["group"].unique())
+    number = table["group"].map(groups.index).to_numpy()
+    # A heading takes a row of its own, and some air before it.
+    at = np.arange(len(table)) + 1.3 * number + 0.9
+    figure, axis = theme.subplots(1, 1, 7.4, 0.6 + 0.23 * (at.max() + 1))
+    values, names = theme.percent(table), table["group"] + ", " + table["row"]
+    for i, group in enumerate(groups):
+        rows = number == i
+        colour, marker = (theme.INK, *theme.COLOURS)[i % 8], ("D", *theme.MARKERS)[i % 6]
+        theme.dots(axis, values[rows], at[rows], colour, marker, mfc=colour if i else "white")
+        head = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "weight": "bold", "size": 9}
+        axis.annotate(group, (0, at[rows].min() - 0.9), (-5, 0), ha="right", va="center", **head)
+    axis.axvline(values["value"].iloc[0], color=theme.INK, lw=0.8, ls="--", zorder=0)
+    theme.name_rows(axis, table["row"], at)
+    axis.tick_params(axis="y", labelsize=8.5)
+    axis.set(xlabel="Accuracy (%), with its interval", ylim=(at.max() + 0.7, -0.6))
+    axis.set_xlim(right=100.4)
+    units = table["unit"].replace("slices", "") if "unit" in table else [""] * len(table)
+    for y, i, value, n, wrong, unit in zip(at, number, values["value"], table["n"], table["wrong"], units, strict=True):
+        # The paper prints two decimals.
+        theme.beside_row(axis, y, f"{value:.{1 if i else 2}f} %", gap=50, ha="right", weight="bold")
+        if not np.isnan(n):
+            theme.beside_row(axis, y, " ".join(f"{wrong:.0f} of {n:.0f} {unit} wrong".split()), gap=58)
+    first = number == 0
+    told = theme.told(names[first], values[first], 2), theme.told(names[~first], values[~first])
+    return described(figure, "ladder", rows="; ".join(told))
+
+
+def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
+    """Draw the ladder of one study alone: the paper's accuracy, and every split and seed.
+
+    Args:
+        table: leakage.csv: protocol, seed, n_test (slices), accuracy, accuracy_low, accuracy_high (0 to 1). Rows of seed
+            "all" pool the others and are left out.
+        paper: the paper's accuracy, 0 to 1.
+
+    Used by notebook 07.
+    """
+    table = table[table["seed"].astype(str) != "all"]
+    order = theme.strictness(table["protocol"])
+    table = table.sort_values("protocol", key=lambda names: names.map(order.index), kind="stable")
+    rows = (theme.percent(table, "accuracy") / 100).assign(n=table["n_test"], row="Seed " + table["seed"].astype(str))
+    rows["group"] = [" ".join(theme.in_print(name).split()) for name in table["protocol"]]
+    rows["wrong"] = ((1 - rows["value"]) * rows["n"]).round()
+    printed = pd.DataFrame([{"group": "The paper", "row": "As printed", "value": paper}])
+    figure = ladder(pd.concat([printed, rows], ignore_index=True))
+    return described(figure, "leakage", rows=figure.alt.split(": ", 1)[1].rstrip("."))
+
+
+def claims(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the paper's value of each claim beside ours with its interval, and the verdict.
+
+    Args:
+        table: claims.csv: claim, paper, ours, low, high (shares, 0 to 1), verdict, data. Claims without a number on both
+            sides are left out: they are in the table.
+
+    Used by notebook 07.
+    """
+    rows = table.dropna(subset=["paper", "ours"]).reset_index(drop=True)
+    figure, axis = theme.subplots(1, 1, 7.4, 1.0 + 0.62 * max(len(rows), 1))
+    at, paper = np.arange(len(rows)), 100 * rows["paper"]
+    values = theme.percent(rows, "ours")
+    axis.hlines(at, paper, values["value"], color="#CCCCCC", lw=1, zorder=0)
+    theme.dots(axis, values, at, label="This study, with its interval")
+    axis.plot(paper, at, "D", mfc="white", mec=theme.COLOURS[1], mew=1.5, ms=6, label="Paper")
+    one = rows["data"].nunique() == 1
+    words = rows["claim"] if one else rows["claim"] + " [" + rows["data"] + "]"
+    if len(rows):
+        theme.name_rows(axis, [textwrap.fill(text, 46) for text in words])
+        axis.tick_params(axis="y", labelsize=8)
+    for y, verdict in zip(at, rows["verdict"], strict=True):
+        theme.beside_row(axis, y, textwrap.fill(str(verdict), 24))
+    axis.set_xlim(right=100.5)
+    axis.set_xlabel("Accuracy or score (%)" + (f", {rows['data'][0]}" if one else ""))
+    theme.legend(figure, axis)
+    told = "; ".join(
+        f"{text}: paper {p:.2f} %, ours {o:.1f} %, {verdict}"
+        for text, p, o, verdict in zip(rows["claim"], paper, values["value"], rows["verdict"], strict=True)
+    )
+    return described(figure, "claims", rows=told)
+
+
+def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
+    """Draw accuracy with its interval against what a model costs; pretrained and random networks never in one axis.
+
+    Args:
+        table: one row a model and initialisation, all of one protocol: model, weights ("imagenet", other words, or empty
+            for random), image_size (pixels, told where it differs), accuracy or value with its bounds (0 to 1), and
+            parameters or macs (counts).
+        x: "parameters" or "macs".
+
+    Used by notebook 07 and the results page.
+    """
+    label, unit = {"parameters": ("Parameters (millions", 1e6), "macs": ("Multiply-adds a slice (billions", 1e9)}[x]
+    random = table["weights"].isna() | table["weights"].isin(("", "random"))
+    groups = {"Pretrained": table[~random], "Random weights": table[random]}
+    groups = [(name, part) for name, part in groups.items() if len(part)]
+    figure, axes = theme.subplots(1, max(len(groups), 1), 3.9 * max(len(groups), 1), 3.4, squeeze=False)
+    said = []
+    for axis, (title, part), colour in zip(axes[0], groups, theme.COLOURS, strict=False):
+        values, cost = theme.percent(part, "value" if "value" in part else "accuracy"), part[x] / unit
+        names = [theme.model_name(name) for name in part["model"]]
+        if table["image_size"].nunique() > 1:
+            names = [f"{name}, {pixels} px" for name, pixels in zip(names, part["image_size"], strict=True)]
+        theme.whiskers(axis, cost, values, ecolor=theme.PALE)
+        axis.plot(cost, values["value"], "o", color=colour, ms=6)
+        # Room for the names, which stand right of their points.
+        room = 4 * (cost.max() / cost.min()) ** 0.5
+        axis.set(xscale="log", xlim=(cost.min() / 2, cost.max() * room), title=title)
+        axis.set(xlabel=f"{label}, log scale)", ylabel="Accuracy (%)")
+        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        said.append(f"{title}: {theme.told(names, values)}")
+        _name_points(figure, axis, cost, values, names)
+    return described(figure, "size", cost=label.split(" (")[0].lower(), rows=". ".join(said))
+
+
+def _name_points(figure, axis, x, values: pd.DataFrame, names) -> None:
+    """Write a name beside each point, clear of other names and of the intervals."""
+    from adjustText import adjust_text
+
+    spots = zip(1.12 * x, values["value"], names, strict=True)
+    texts = [axis.text(px, py, name, size=7.5, va="center") for px, py, name in spots]
+    figure.draw_without_rendering()  # the layout must stand before names are moved
+    # An interval is given as a few points along it.
+    along = np.linspace(values["low"], values["high"], 7).ravel()
+    where = {"x": np.tile(x, 7), "y": along, "target_x": x.to_numpy(), "target_y": values["value"].to_numpy()}
+    line = {"arrowstyle": "-", "color": theme.PALE}
+    adjust_text(texts, ax=axis, expand=(1.1, 1.5), iter_lim=150, arrowprops=line, **where)

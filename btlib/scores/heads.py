@@ -1,0 +1,120 @@
+"""The head in a slice: cut out, described by a few numbers, turned, and rid of its window."""
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import uniform_filter
+
+GRID = 96
+"""Pixels along a side of the head as it is compared."""
+CELLS = 12
+"""Cells along a side of a signature."""
+ORIENTATIONS = (
+    ("identity", False, False, False),
+    ("flip left-right", False, False, True),
+    ("flip up-down", False, True, False),
+    ("rotate 180", False, True, True),
+    ("transpose", True, False, False),
+    ("rotate 90", True, False, True),
+    ("rotate 270", True, True, False),
+    ("transpose and rotate 180", True, True, True),
+)
+"""What may have been done to a slice: name, transposed (a MATLAB file read without care is), upside down, mirrored."""
+INVERSE = np.array((0, 1, 2, 3, 4, 6, 5, 7))
+"""The orientation that undoes each."""
+WHOLE = ((0.0, 1.0), (0.0, 1.0))
+"""All of a head: centre and length of what is looked at, down and across, in lengths of the head."""
+
+
+def head(picture: np.ndarray) -> np.ndarray:
+    """Cut a slice to its head and stretch that to a square.
+
+    Args:
+        picture: uint8 (H, W), as `btlib.data.preprocessing.prepare` returns it.
+
+    Returns:
+        uint8 (GRID, GRID).
+
+    Used by `python -m btlib audit`.
+    """
+    picture = np.ascontiguousarray(picture)
+    return np.asarray(Image.fromarray(picture).resize((GRID, GRID), Image.Resampling.BILINEAR, box=_box(picture)))
+
+
+def _box(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of the head, in pixels: the rows and columns that are not air.
+
+    Tight on all four sides, unlike the square that models are given, so that a changed aspect ratio drops out too.
+    """
+    smooth = uniform_filter(picture, 3)
+    head = smooth > _air(smooth)
+    edges = []
+    for axis in (0, 1):
+        filled = head.mean(axis=axis) > 0.04
+        edges.append((int(filled.argmax()), len(filled) - int(filled[::-1].argmax())))
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom
+
+
+def _air(picture: np.ndarray) -> float:
+    """Half of Otsu's threshold (Otsu 1979): it moves with the noise in the air, and skin and fat are far above it."""
+    counts = np.bincount(picture.ravel(), minlength=256).astype(float)
+    below = np.cumsum(counts)
+    above, sums = below[-1] - below, np.cumsum(counts * np.arange(256))
+    between = (sums[-1] * below - sums * below[-1]) ** 2 / np.maximum(below * above, 1)
+    return between.argmax() / 2
+
+
+def signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:
+    """Describe heads by the ranks of 12 x 12 cells, so that size and window drop out.
+
+    Args:
+        heads: uint8 (n, GRID, GRID).
+        window: what of the head to look at: centre and length, down and across.
+
+    Returns:
+        float32 (n, 144), mean zero and length one, or all zero for a head without structure.
+
+    Used by `btlib.scores.overlap`.
+    """
+    down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
+    from scipy.stats import rankdata  # here, as it takes a second to import
+
+    result = np.zeros((len(heads), CELLS * CELLS), np.float32)
+    for first in range(0, len(heads), 4096):
+        cells = down @ heads[first : first + 4096].astype(np.float32) @ across.T
+        # Whole grey levels: the ranks of noise in the air would weigh as much as the head.
+        ranks = rankdata(np.rint(cells.reshape(len(cells), -1)), axis=1)
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        result[first : first + 4096] = ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-6)
+    return result
+
+
+def _means(low: float, high: float) -> np.ndarray:
+    """Return float32 (CELLS, GRID): weights of the means over equal parts of a stretch of the head, given in 0..1."""
+    width = (high - low) * GRID / CELLS
+    centre = low * GRID + (np.arange(CELLS) + 0.5) * width - 0.5
+    weights = np.clip(1 - np.abs(np.arange(GRID) - centre[:, None]) / width, 0, None)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def turned(images: np.ndarray, turn: int) -> np.ndarray:
+    """Return square images (n, side, side) in one of `ORIENTATIONS`, given by its place.
+
+    Used by `btlib.scores.overlap`.
+    """
+    _, transposed, upside_down, mirrored = ORIENTATIONS[turn]
+    images = images.swapaxes(1, 2) if transposed else images
+    images = images[:, ::-1] if upside_down else images
+    return images[:, :, ::-1] if mirrored else images
+
+
+def equalised(heads: np.ndarray) -> np.ndarray:
+    """Replace grey levels of uint8 (n, side, side) by their ranks among a head's pixels, 0..255: any window drops out.
+
+    Used by `btlib.scores.overlap`.
+    """
+    result = np.empty_like(heads)
+    for one, picture in zip(result, heads, strict=True):
+        counts = np.bincount(picture.ravel(), minlength=256)
+        one[:] = ((np.cumsum(counts) - counts / 2) * (255 / picture.size)).astype(np.uint8)[picture]
+    return result

@@ -1,0 +1,90 @@
+"""The search for the proposed network's recipe: configurations judged on validation slices, and the rule that picks one."""
+
+import pandas as pd
+
+from btlib import files, params
+from btlib.data import datasets
+from btlib.fitting import runs
+from btlib.models import registry as models
+from btlib.scores import explanations, gradcam, localisation, reliance
+
+FILL = "pasted"
+"""What is put in a tumour's place to judge: tissue from elsewhere in the head, which no network is trained on."""
+
+POINTING, ERASED, ELSEWHERE = 0.5, 0.7, 0.02
+"""The rule of params/search.yaml: pointing at least so much, accuracy without the tumour below, and lost at most elsewhere."""
+
+COLUMNS = (
+    *("setting", "folds", "n_validation", "accuracy", "pointing", "accuracy_erased", "accuracy_elsewhere"),
+    *("eligible", "chosen", "minutes", "fits", "commit"),
+)
+
+
+def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
+    """Judge a run on its validation slices, once; the table is kept beside it as validation.csv.
+
+    Args:
+        run: a finished fit.
+        study: says where the data set lies, and how maps are scored.
+
+    Returns:
+        One row a validation slice: image_id, label, patient_group, right, pointing, right_erased, right_elsewhere (1, 0;
+        empty where it has no mask, or no room elsewhere in the head).
+
+    Used by `python -m btlib trials`.
+    """
+    path = run.folder / "validation.csv"
+    if not path.exists():
+        data = datasets.load(study.data, run.fit.preprocessing)
+        slices, model = explanations.test_slices(run, data, "validation"), run.model()
+        images, masks = (pixels[slices["row"].to_numpy()] for pixels in (data.images, data.masks))
+        layer = models.REGISTRY[run.fit.model].feature_layer
+        coarse = gradcam.coarse_maps(model, images, slices["class_index"].to_numpy(), ["gradcam"], layer)["gradcam"]
+        maps = gradcam.enlarged(coarse, images.shape[1])
+        table = slices[["image_id", "label", "patient_group"]].assign(right=(slices["outcome"] == "right").astype(int))
+        pointing = localisation.scores(maps, masks, study.gradcam.tolerance_px)["pointing"].to_numpy()
+        table["pointing"] = pd.Series(pointing).where(masks.any((1, 2)))
+        said = reliance.predictions(model, slices, data, run.fit.classes)
+        said = said[said["fill"] == FILL].merge(slices[["image_id", "label"]])
+        said["right"] = (said["predicted"] == said["label"]).astype(int)
+        for erased, name in (("tumour", "right_erased"), ("elsewhere", "right_elsewhere")):
+            table[name] = table["image_id"].map(said[said["erased"] == erased].set_index("image_id")["right"])
+        with files.replacing(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+    return pd.read_csv(path, dtype={"image_id": str})
+
+
+def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Log every configuration whose folds are all fitted, and choose by the rule of params/search.yaml.
+
+    Args:
+        study: the parameters.
+        plan: what `runs.plan` returned: the proposed network and the ablation's changes are the configurations.
+
+    Returns:
+        `COLUMNS`, the best accuracy first: folds pooled; eligible says whether the rule is kept; chosen is the eligible one
+        of best accuracy.
+
+    Used by `python -m btlib trials`.
+    """
+    rows = []
+    for setting, group in plan[plan["purpose"] == "ablation"].groupby(["factor", "value"], sort=False):
+        finished = [run for fit in group["fit"] if (run := runs.load(fit))]
+        if len(finished) < len(group):
+            continue
+        table = pd.concat(judge(run, study) for run in finished)
+        facts = [run.provenance() for run in finished]
+        scores = table[["right", "pointing", "right_erased", "right_elsewhere"]].mean()
+        whole = table.loc[table["right_elsewhere"].notna(), "right"].mean()
+        eligible = scores["pointing"] >= POINTING and scores["right_erased"] < ERASED
+        eligible = bool(eligible and whole - scores["right_elsewhere"] <= ELSEWHERE)
+        minutes = sum(f["fit_seconds"] for f in facts) / 60
+        fits, commits = (
+            " ".join(dict.fromkeys(words)) for words in ([r.id for r in finished], [f["commit"] for f in facts])
+        )
+        words = ": ".join(setting) if setting[1] else "proposed"
+        rows.append((words, len(finished), len(table), *scores, eligible, False, round(minutes, 1), fits, commits))
+    log = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("accuracy", ascending=False, ignore_index=True)
+    if log["eligible"].any():
+        log.loc[log["eligible"].idxmax(), "chosen"] = True
+    return log
