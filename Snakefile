@@ -22,6 +22,7 @@ PYTHON = sys.executable
 study = params.from_mapping(dict(config), "configuration")
 for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if m.weights):
     weights.ensure(registry.REGISTRY[name].source)
+runs.check(study, datasets.manifest(study.data))
 plan = runs.plan(study, datasets.fingerprint(study.data))
 
 workdir: str(home())

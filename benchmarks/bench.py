@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import cost
-from btlib import CLASSES, files, home, params
+from btlib import files, home, params
 from btlib.data import datasets, preprocessing, splits
 from btlib.fitting import runs
 from btlib.models import registry as models
@@ -292,10 +292,10 @@ def _notebook_here(path: str, least: str, most: str, image_size: str) -> dict:
     whole = study.preprocessing.model_copy(update={"image_size": size, "crop_to_head": False})
     data = datasets.load(study.data, whole)
     role = _held_out(study, data).set_index("image_id").loc[data.manifest["image_id"], "role"].to_numpy()
-    y = data.manifest["label"].map(CLASSES.index).to_numpy()
+    y = data.manifest["label"].map(study.classes.index).to_numpy()
     parts = {part: np.flatnonzero(role == part) for part in ("train", "validation")}
-    x, target = batches.read(data.images, parts["train"]), np.eye(len(CLASSES))[y[parts["train"]]]
-    model = models.build(study.proposed.model, study.proposed.weights, size, study.head, 0)
+    x, target = batches.read(data.images, parts["train"]), np.eye(len(study.classes))[y[parts["train"]]]
+    model = models.build(study.proposed.model, study.proposed.weights, size, study.head, 0, len(study.classes))
     model.compile(keras.optimizers.Adam(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     seconds, epoch, right, best = 0.0, 0, 0.0, 0.0
     while right < float(least) and seconds < float(most):
@@ -355,8 +355,8 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     row_of = pd.Series(np.arange(len(data.manifest)), index=data.manifest["image_id"])
     rows = row_of[split.loc[split["role"] == "train", "image_id"]].to_numpy()
     rows = rows if n is None else np.resize(rows, n)
-    y = data.manifest["label"].map(CLASSES.index).to_numpy()[rows]
-    model = models.build(name, None, size, wanted.head, 0)
+    y = data.manifest["label"].map(wanted.classes.index).to_numpy()[rows]
+    model = models.build(name, None, size, wanted.head, 0, len(wanted.classes))
     image = keras.Input((size, size, 1))
     learner = learners.copy_of(model, size)
     trainer = keras.Model(
@@ -374,7 +374,7 @@ def maps(repeats: int = 5, name: str = "efficientnet_lite0", size: int = 96) -> 
     import keras
     import tensorflow as tf
 
-    model = models.build(name, None, size, params.load(params.DEFAULT).head, 0)
+    model = models.build(name, None, size, params.load(params.DEFAULT).head, 0, 3)
     layer = models.REGISTRY[name].feature_layer
     images = np.random.default_rng(0).integers(0, 256, (500, size, size), np.uint8)
     both = keras.Model(model.inputs, [model.get_layer(layer).output, model.output])
@@ -432,13 +432,14 @@ def audits(sizes: tuple[int, ...] = (1000, 4000, 16000), repeats: int = 3) -> li
 def _real_audit(repeats: int) -> list[dict]:
     """The audit as notebook 06 meets it, from the files on disk, where both real sets are there; else nothing."""
     study = params.load("figshare")
-    if not all(datasets.folder(data).is_dir() for data in (study.data, study.external)):
+    both = study.external["bhuvaji"], study.data
+    if any(map(datasets.absent, both)):
         return []
-    tables = [datasets.manifest(data) for data in (study.external, study.data)]
+    tables = [datasets.manifest(data) for data in both]
 
     def decoded(folder):
         found = []
-        for data, table in zip((study.external, study.data), tables, strict=True):
+        for data, table in zip(both, tables, strict=True):
             path = Path(folder) / f"{len(found)}.h5"
             datasets.build(data, study.preprocessing, table, path)
             found.append(datasets.Dataset(table, "", path, h5py.File(path)))
@@ -520,7 +521,7 @@ def small() -> params.Study:
     given = params.load(params.DEFAULT).model_dump()
     given["profile"] = "small"
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=96)
-    given["external"]["phantom"].update(patients=21, slices_per_patient=2, size=96, copies=14)
+    given["external"]["hospital_b"]["phantom"].update(patients=21, slices_per_patient=2, size=96, copies=14)
     given["preprocessing"]["image_size"] = 64
     given["recipes"]["guided"]["stages"] = [s | {"epochs": 2} for s in given["recipes"]["guided"]["stages"]]
     given["baselines"] = []
@@ -591,7 +592,7 @@ def _probe_here(name: str, image_size: str, batch_size: str, seconds: str) -> li
     head, trainers, times = params.load(params.DEFAULT).head, {}, {p: [] for p in PRECISIONS}
     for precision in PRECISIONS:
         keras.config.set_dtype_policy(precision)
-        model = learners.copy_of(models.build(name, None, size, head, 0), size)
+        model = learners.copy_of(models.build(name, None, size, head, 0, 3), size)
         model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         for _ in range(2):  # the second step may be traced again
             model.train_on_batch(x, y)
@@ -661,7 +662,7 @@ def _grow_here(n: str) -> dict:
 
     count = int(n)
     given = params.load(params.DEFAULT).model_dump()
-    given["profile"], given["baselines"], given["external"] = "growth", [], None
+    given["profile"], given["baselines"], given["external"] = "growth", [], {}
     given["data"]["phantom"].update(patients=count // 4, slices_per_patient=4, size=64)
     given["preprocessing"]["image_size"] = 64
     given["recipes"]["guided"]["stages"] = [given["recipes"]["guided"]["stages"][-1] | {"epochs": 1}]

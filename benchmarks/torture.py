@@ -51,7 +51,7 @@ def tiny() -> params.Study:
     given = params.load("quick").model_dump()
     given["profile"] = "torture"
     given["data"]["phantom"].update(patients=24, slices_per_patient=2, size=64)
-    given["external"]["phantom"].update(patients=14, slices_per_patient=1, size=64, copies=7)
+    given["external"]["hospital_b"]["phantom"].update(patients=14, slices_per_patient=1, size=64, copies=7)
     given["preprocessing"]["image_size"] = 32
     stage = given["recipes"]["scratch"]["stages"][0]
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 1}])
@@ -425,7 +425,8 @@ def same_numbers(seed: int, n: int = 2, study: params.Study | None = None) -> li
         threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
         _done(start(single, *words, log=single.with_suffix(".log"), **threads), single)
         many, one = (
-            pd.read_csv(h / "runs" / fit / "predictions.csv")[list(runs.LOGITS)].to_numpy() for h in (homes[0], single)
+            pd.read_csv(h / "runs" / fit / "predictions.csv")[runs.logits_of(study.classes)].to_numpy()
+            for h in (homes[0], single)
         )
     kinds = [name.split("/")[0] for name in results[0]]
     return [
@@ -768,7 +769,7 @@ def shell_names(root: Path) -> dict:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     data = {"source": "figshare", "path": f"data/{folder.name}", "phantom": None, "labels": None, "unreadable": "error"}
-    given = study.model_dump() | {"data": data, "external": None}
+    given = study.model_dump() | {"data": data, "external": {}}
     path = home / "p $(touch pwned).yaml"
     params.write(params.check(given, "shell"), path)
     before = set(ROOT.iterdir()) | set(root.iterdir())
@@ -904,7 +905,7 @@ def _writes(home: Path) -> dict:
     return {
         "a phantom": lambda: phantom.generate(home / "data" / "new", made, None),
         "a phantom of the other hospital": lambda: phantom.generate(
-            home / "data" / "b", study.external.phantom.model_copy(update={"copies": 0}), None
+            home / "data" / "b", study.external["hospital_b"].phantom.model_copy(update={"copies": 0}), None
         ),
         "prepared slices": lambda: datasets.load(study.data, how),
         "a table": lambda: tables.write("tiny", "models", pd.DataFrame({"a": range(9999)})),
@@ -1196,7 +1197,7 @@ def upgrade(seed: int, n: int = 0) -> list[dict]:
 
             other = toy_fit(5)[1]
             with runs.claim(other) as partial:
-                model = models.build("toy", None, 32, other.head, 5)
+                model = models.build("toy", None, 32, other.head, 5, len(other.classes))
                 training._State(partial, model)
 
         rows = [

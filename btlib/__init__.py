@@ -7,12 +7,6 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-CLASSES = ("meningioma", "glioma", "pituitary")
-"""The study's three classes, in the order of Figshare's labels 1, 2, 3 and of every model's logits."""
-
-NO_TUMOR = "no_tumor"
-"""Label of slices without a tumour; an external set may have them, no model is trained on them."""
-
 
 class DataError(ValueError):
     """A file or folder of data cannot be used; the message names it, says what was found and what is allowed."""

@@ -15,6 +15,7 @@ def study(args) -> None:
     import psutil
 
     from btlib import params
+    from btlib.data import datasets
 
     chosen, root = params.load(args.params), _repository("study")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
@@ -24,7 +25,7 @@ def study(args) -> None:
     print(_places(), file=sys.stderr)
     if args.dry_run:
         fit_plan(args)
-        if not _is_here(chosen.data):
+        if datasets.absent(chosen.data):
             return
         _check_ready(chosen)
         sys.exit(subprocess.call([*command, "--dry-run", "--nolock"], cwd=home()))
@@ -43,13 +44,18 @@ def study(args) -> None:
 def _check_ready(study) -> None:
     """Stop where slices or weights are missing, in one message: Snakemake would wrap it in a trace."""
     from btlib.data import datasets
+    from btlib.fitting import runs
     from btlib.models import registry, weights
 
     for name in dict.fromkeys(m.model for m in (study.proposed, *study.baselines) if m.weights):
         weights.ensure(registry.REGISTRY[name].source)
-    datasets.fingerprint(study.data)
-    if study.external is not None and not study.external.phantom:
-        datasets.fingerprint(study.external)
+    runs.check(study, datasets.manifest(study.data))
+    for name, data in study.external.items():
+        lack = datasets.absent(data)
+        if lack and data.required:
+            raise DataError(f"external.{name}: {lack}")
+        if not lack and not data.phantom:
+            datasets.fingerprint(data)
 
 
 def _repository(command: str) -> Path:
@@ -87,7 +93,9 @@ def fit_plan(args) -> None:
         return
     costs = home() / "reports" / "cost.csv"
     costs = pd.read_csv(costs) if costs.exists() else None
-    present = _is_here(chosen.data)
+    present = not datasets.absent(chosen.data)
+    if present:
+        runs.check(chosen, datasets.manifest(chosen.data))
     fingerprint = datasets.fingerprint(chosen.data) if present else "unknown"
     plan = runs.plan(chosen, fingerprint).drop_duplicates("id")
     table = runs.outlook(plan, _slices(chosen.data), costs)
@@ -97,19 +105,13 @@ def fit_plan(args) -> None:
         print(f"{datasets.folder(chosen.data)}: no data yet, so which of these are done is not known")
 
 
-def _is_here(data) -> bool:
-    from btlib.data import datasets
-
-    return data.phantom is not None or datasets.folder(data).is_dir()
-
-
 def _slices(data) -> float:
     """How many slices a data set has; of one that is not here, Figshare's number, or NaN."""
     from btlib.data import datasets
 
     if data.phantom is not None:
         return data.phantom.patients * data.phantom.slices_per_patient
-    if _is_here(data):
+    if not datasets.absent(data):
         return len(datasets.manifest(data))
     return 3064 if data.source == "figshare" else float("nan")
 
@@ -121,6 +123,7 @@ def fit(args) -> None:
     from btlib.fitting import runs, training
 
     chosen = params.load(args.params)
+    runs.check(chosen, datasets.manifest(chosen.data))
     plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
     if args.id:
         plan = plan[plan["id"] == args.id]

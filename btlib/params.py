@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from btlib import ParamsError, files, shipped
 from btlib.models import registry as models
@@ -55,22 +55,43 @@ class Section(BaseModel):
         return {k: v for k, v in dump(self).items() if fields[k].is_required() or v != fields[k].default}
 
 
-class Data(Section):
-    """One data set. Notebooks 01, 02 and, for the external set, 06."""
+Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 
-    source: Literal["phantom", "figshare", "folders"]
+
+class Data(Section):
+    """One data set. Notebooks 01 and 02.
+
+    `path` is a folder, or the CSV file of a `table`. `labels` maps folder names, or a table's labels, to classes. `patients` is
+    a CSV file that names the patients of pictures in class folders (`btlib.data.patients`). `origin` tells people where the
+    set is to be had.
+    """
+
+    source: Literal["phantom", "figshare", "folders", "table"]
     path: str = Field(min_length=1)
     phantom: Phantom | None
-    labels: dict[str, str] | None
+    labels: dict[str, Label] | None
     unreadable: Literal["error", "skip"]
+    patients: Annotated[str, Field(min_length=1)] | None = None
+    origin: str = ""
 
     @model_validator(mode="after")
     def _fits_source(self):
         if (self.source == "phantom") != (self.phantom is not None):
             raise ValueError("`phantom` is a section where source is phantom, and null elsewhere")
-        if (self.source == "folders") != (self.labels is not None):
-            raise ValueError("`labels` is a table of folder names where source is folders, and null elsewhere")
+        if (self.labels is None) if self.source == "folders" else (self.labels is not None and self.source != "table"):
+            raise ValueError(
+                "`labels` is a table of folder names where source is folders, may be one of labels where it is table, and "
+                "is null elsewhere"
+            )
+        if self.patients is not None and self.source != "folders":
+            raise ValueError("`patients` is for source folders; other sources name patients themselves: null")
         return self
+
+
+class External(Data):
+    """A data set that the study is tested on besides its own. Notebook 06 goes on without one that is not `required`."""
+
+    required: bool = False
 
 
 class Phantom(Section):
@@ -274,9 +295,9 @@ class Study(Section):
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    classes: Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]], Field(min_length=2)]
+    classes: Annotated[list[Label], Field(min_length=2)]
     data: Data
-    external: Data | None
+    external: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")], External]
     preprocessing: Preprocessing
     split: Split
     head: Head
@@ -291,6 +312,11 @@ class Study(Section):
     gradcam: GradCAM
     test_time_augmentation: bool
     statistics: Statistics
+
+    @field_validator("external", mode="before")
+    @classmethod
+    def _null_names_none(cls, given: Any) -> Any:
+        return {} if given is None else given
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -307,11 +333,26 @@ class Study(Section):
         self._protocols_are_listed()
         for i, name in enumerate(self.gradcam.models):
             self._is_explained(f"gradcam.models[{i}]", name, names)
-        if self.external is not None and self.external.path == self.data.path:
-            raise ValueError("external.path: must differ from data.path")
+        self._sets_can_be_used()
         for i, change in enumerate(self.ablation.changes):
             self._is_a_change(f"ablation.changes[{i}]", change)
         return self
+
+    def _sets_can_be_used(self) -> None:
+        """Classes that no slice can have are refused here, those that no slice has by `runs.check`."""
+        mapped = self.data.labels
+        if mapped is not None and (lost := [c for c in self.classes if c not in mapped.values()]):
+            raise ValueError(
+                f"data.labels: map nothing to {' or '.join(lost)}; allowed: something to each of `classes`"
+            )
+        for name, data in self.external.items():
+            if data.path == self.data.path:
+                raise ValueError(f"external.{name}.path: must differ from data.path")
+            if data.labels is not None and not set(data.labels.values()) & set(self.classes):
+                raise ValueError(
+                    f"external.{name}.labels: map to {', '.join(sorted(set(data.labels.values())))}; allowed: to one at least "
+                    f"of `classes`: {', '.join(self.classes)}"
+                )
 
     def _can_be_fitted(self, key: str, model: Model) -> None:
         if model.recipe not in self.recipes:
@@ -333,10 +374,6 @@ class Study(Section):
         if recipe.cam_loss and any(reasons.values()):
             reason = next(reason for reason, so in reasons.items() if so)
             raise ValueError(f"{key}: got {model.recipe!r}, with a `cam_loss`; allowed: none, as {reason}")
-        if (recipe.cam_loss or recipe.erase) and self.data.source == "folders":
-            raise ValueError(
-                f"{key}: got {model.recipe!r}, with `cam_loss` or `erase`; allowed: none, as folders hold no masks"
-            )
         if not self.split.validation_fraction and (
             recipe.patience or any(stage.schedule == "plateau" for stage in recipe.stages)
         ):
@@ -554,10 +591,15 @@ def _over_base(given: Any) -> Any:
 
 
 def _merge(below: dict, above: dict) -> dict:
-    """Lay one mapping over another: mappings merge, all else replaces; a stage's key on a recipe, those of its stages."""
+    """Lay one mapping over another: mappings merge, all else replaces; a stage's key on a recipe, those of its stages.
+
+    Of `external`, the sets named above are all there are; what is not said of one holds as below.
+    """
     merged = dict(below)
     for key, value in above.items():
         under = below.get(key)
+        if key == "external" and isinstance(value, dict) and isinstance(under, dict):
+            under = {name: under[name] for name in value if name in under}
         if isinstance(value, dict) and isinstance(under, dict):
             value = _merge(under, value)
             if isinstance(stages := under.get("stages"), list) and "stages" not in above[key]:

@@ -48,7 +48,7 @@ def study(monkeypatch):
 def shrunk() -> params.Study:
     given = params.load("quick").model_dump()
     given["data"]["phantom"].update(patients=42, slices_per_patient=2, size=64)
-    given["external"]["phantom"].update(patients=14, slices_per_patient=2, size=64, copies=7)
+    given["external"]["hospital_b"]["phantom"].update(patients=14, slices_per_patient=2, size=64, copies=7)
     given["preprocessing"]["image_size"] = 32
     stage = given["recipes"]["scratch"]["stages"][0]
     given["recipes"]["scratch"].update(batch_size=8, stages=[stage | {"epochs": 3, "learning_rate": 0.003}])

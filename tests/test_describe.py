@@ -34,7 +34,7 @@ def table():
 
 
 def test_summary_has_a_row_a_class_and_one_for_all(table):
-    summary = describe.summary(table).set_index("label")
+    summary = describe.summary(table, ["meningioma", "glioma", "pituitary"]).set_index("label")
     assert summary.index.tolist() == ["meningioma", "glioma", "all"]
     assert summary["slices"].tolist() == [3, 2, 5]
     assert summary["patients"].tolist() == [1, 2, 3]
@@ -69,7 +69,7 @@ def test_examples_of_slices_without_masks_are_none(table):
 
 
 def test_one_of_each_takes_the_middle_slice_of_a_class(table):
-    assert describe.one_of_each(table) == [1, 3]
+    assert describe.one_of_each(table, ["meningioma", "glioma", "pituitary"]) == [1, 3]
 
 
 def test_changes_measure_each_draw():
@@ -87,7 +87,9 @@ def test_drawn_keeps_the_pictures_apart():
 
 
 def test_words_come_from_the_tables(table):
-    words = describe.data_in_words(describe.summary(table), describe.groups(table))
+    words = describe.data_in_words(
+        describe.summary(table, ["meningioma", "glioma", "pituitary"]), describe.groups(table)
+    )
     assert "5 slices (3 meningioma, 2 glioma) of 3 patients" in words
     assert "1 of these groups lie in more than one of the author's folds" in words
     split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from networks import SIZE, by_hand
 
-from btlib import CLASSES, DataError, params
+from btlib import DataError, params
+from btlib.data.figshare import CLASSES
 from btlib.deploy import explorer
 from btlib.figures import gradcam as figures
 from btlib.models import registry as models

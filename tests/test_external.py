@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import params
+from btlib import DataError, params
 from btlib.figures import external as figures
 from btlib.fitting import runs
-from btlib.scores import overlap
-from btlib.study import external
+from btlib.study import domain, external
 
+CLASSES = ("meningioma", "glioma", "pituitary")
 PAIRS = pd.DataFrame(
     [("a", "train1", 0.99), ("a", "test1", 0.95), ("b", "test1", 0.99), ("d", "train2", 0.91)],
     columns=["image_id_a", "image_id_b", "score"],
-)
+).assign(set="far")
 LABELS = {"a": "glioma", "b": "meningioma", "c": "glioma", "d": "no_tumor", "e": "no_tumor", "f": "pituitary"}
 
 
@@ -44,7 +44,7 @@ def other():
 
 @pytest.fixture
 def predicted(study, other):
-    return external.predictions(study, Run(), other, PAIRS)
+    return external.predictions(study, Run(), {"far": other}, PAIRS)
 
 
 def test_a_slice_belongs_where_its_sources_do(predicted):
@@ -93,29 +93,31 @@ def test_selective_answers_all_in_its_last_row(predicted):
 def test_unknown_slices_are_the_clean_ones_without_tumour():
     def table(label, part, logits):
         frame = pd.DataFrame({"label": label, "part": part}, index=range(len(logits)))
-        return frame.assign(**dict(zip(runs.LOGITS, np.transpose(logits), strict=True)))
+        return frame.assign(**dict(zip(runs.logits_of(CLASSES), np.transpose(logits), strict=True)))
 
     known = table("glioma", "clean", [[5.0, 0, 0], [0, 1.0, 0]])
     strange = table("no_tumor", "clean", [[0, 0, 3.0]])
     copied = table("no_tumor", "overlapping", [[9.0, 0, 0]])
-    found = external.unknown({"clean": known, "none": known[:0]}, pd.concat([known, strange, copied]))
+    found = external.unknown(known[:0], pd.concat([known, strange, copied]).assign(set="far"))
     # One known slice is surer than the unknown one and one is not, by all three scores.
     assert found["auroc"].tolist() == [0.5, 0.5, 0.5]
-    assert found[["n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [[2, 1]]
+    assert found[["set", "known", "n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [
+        ["far", "clean", 2, 1]
+    ]
 
 
 def test_measures_of_a_slice_that_is_half_dark(other):
     picture = np.zeros((1, 4, 4), np.uint8)
     picture[0, :, :2] = 100
     data = SimpleNamespace(manifest=other.manifest[:1], images=picture)
-    row = external.measure(
-        {"own": data, "none": SimpleNamespace(manifest=other.manifest[:0], images=picture[:0])}
-    ).iloc[0]
+    row = domain.measure({"own": data, "none": SimpleNamespace(manifest=other.manifest[:0], images=picture[:0])}).iloc[
+        0
+    ]
     assert row[["set", "width", "height", "mean", "spread", "air"]].tolist() == ["own", 10, 10, 50, 50, 0.5]
 
 
 def test_shift_summarises_each_set(other):
-    table = external.shift(external.measure({"own": other}))
+    table = domain.shift(domain.measure({"own": other}))
     width = table[table["measure"] == "width"].iloc[0]
     assert width[["set", "n", "mean", "median"]].tolist() == ["own", 6, 35, 35]
 
@@ -125,7 +127,7 @@ def test_by_eye_counts_only_slices_that_were_looked_at(tmp_path, other):
     path = tmp_path / "checked.csv"
     seen = [("a", "copy"), ("b", "no copy"), ("c", "copy"), ("f", "no copy"), ("elsewhere", "copy")]
     pd.DataFrame(seen, columns=["external", "verdict"]).assign(sample="", source="").to_csv(path, index=False)
-    table = external.checked(study, other, PAIRS, path).set_index("measure")
+    table = external.checked(study, {"far": other}, PAIRS, path).set_index("measure")
     # Claimed are a and b, of which a is a copy; copies are a and c, of which a is claimed.
     assert table[["value", "n"]].to_numpy().tolist() == [[0.5, 2], [0.5, 2]]
 
@@ -135,7 +137,7 @@ def test_the_pairs_looked_at_are_those_of_the_real_sets(study, other):
     assert set(seen["verdict"]) == {"copy", "no copy"}
     assert not seen["external"].duplicated().any()
     assert ((seen["source"] != "") == (seen["verdict"] == "copy")).all()
-    assert external.checked(study, other, PAIRS).empty
+    assert external.checked(study, {"far": other}, PAIRS).empty
 
 
 def test_examples_go_from_the_lowest_score_to_the_highest():
@@ -145,34 +147,62 @@ def test_examples_go_from_the_lowest_score_to_the_highest():
 
 
 def test_a_study_without_external_set_has_tables_without_rows(study):
-    study = study.model_copy(update={"external": None})
-    nothing = external.load(study)
-    pairs = overlap.audit(nothing, nothing)
-    predicted = external.predictions(study, Run(), nothing, pairs)
+    study = study.model_copy(update={"external": {}})
+    assert external.load(study) == {}
+    pairs = external.copies({}, None)
+    predicted = external.predictions(study, Run(), {}, pairs)
     cross = external.together([external.scores(study, predicted)])
-    assert cross.empty and list(cross.columns) == list(external.CROSS_DATASET)
-    assert all(t.empty for t in external.parts(predicted).values())
-    ood = external.unknown(external.parts(predicted), predicted)
-    calibrated = external.calibration(external.parts(predicted), 1.0)
-    eye = external.checked(study, nothing, pairs)
-    assert ood.empty and calibrated.empty and eye.empty
-    assert "names no external set" in external.in_words(study, nothing, pairs, cross, eye, calibrated, ood)
+    assert cross.empty and list(cross.columns)[:5] == ["set", "slices", "augmentation", "n", "n_meningioma"]
+    assert external.divided(predicted) == {}
+    classes, ood = external.by_class(study, predicted), external.unknown(predicted, predicted)
+    calibrated, eye = external.calibration({}, 1.0), external.checked(study, {}, pairs)
+    assert classes.empty and ood.empty and calibrated.empty and eye.empty and external.examples(pairs).empty
+    assert "names no external set" in external.in_words(study, cross, classes, eye, calibrated, ood)
 
 
-def test_words_say_what_the_tables_hold(study, other, predicted):
-    cross = external.scores(study, predicted)
+def test_each_class_has_its_copies_and_its_clean_slices(study, predicted):
+    table = external.by_class(study, predicted).set_index(["set", "label", "slices"])
+    counts = table.loc["far", ["n", "right"]].to_dict("index")
+    assert counts["glioma", "all"] == {"n": 2, "right": 2} and counts["glioma", "copies"] == {"n": 1, "right": 1}
+    assert counts["meningioma", "copies"] == {"n": 1, "right": 0} and counts["meningioma", "clean"]["n"] == 0
+    assert np.isnan(table.loc[("far", "meningioma", "clean"), "recall"])
+    assert table.loc[("far", "pituitary", "clean"), ["recall", "low"]].tolist() == [0, 0]
+
+
+def test_words_say_what_the_tables_hold(study, predicted):
+    cross, classes = external.scores(study, predicted), external.by_class(study, predicted)
     none = pd.DataFrame(columns=["scaling"])
-    text = external.in_words(study, other, PAIRS, cross, none, none, none)
-    assert "2 of 4 external tumour slices (50.00 %)" in text
-    assert "- clean: accuracy 50.00 %" in text
-    assert "No clean slice shows meningioma:" in text
+    text = external.in_words(study, cross, classes, none, none, none)
+    assert "**far**: 2 of 4 slices (50.00 %) are copies" in text
+    assert "**far**: clean: accuracy 50.00 %" in text
+    assert "No clean slice shows meningioma:" in text and "No slice shows" not in text
+
+
+def test_two_sets_stand_in_one_table_each_with_its_own_copies(study, other):
+    sets = {"far": other, "near": other}
+    predicted = external.predictions(study, Run(), sets, PAIRS)
+    table = external.scores(study, predicted).set_index(["set", "slices"])
+    assert table["n"].unstack().loc["far"].to_dict() == {"all": 4, "overlapping": 1, "held_out_copies": 1, "clean": 2}
+    assert table.loc[("near", "clean"), "n"] == 4 and table.loc[("near", "overlapping"), "n"] == 0
+    assert list(external.divided(predicted))[2:5] == ["far, held out copies", "far, clean", "near, all"]
+
+
+def test_a_set_that_is_not_there_is_passed_over_with_where_to_get_it_unless_required(home):
+    study = params.load("figshare")
+    assert external.load(study) == {}
+    words = external.absent_in_words(study)
+    assert words.count("Passed over") == 3
+    assert "nickparvar: no such data folder; get it from Kaggle: masoudnickparvar" in words
+    required = study.external["pmram"].model_copy(update={"required": True})
+    with pytest.raises(DataError, match=r"external\.pmram: .*pmram: no such data folder; get it from Mendeley"):
+        external.load(study.model_copy(update={"external": study.external | {"pmram": required}}))
 
 
 def test_mirrored_slices_are_averaged(study, other):
     other.images[0, :, 16:] = 2
-    plain, both = (external.predictions(study, Run(), other, PAIRS, flip=f) for f in (False, True))
-    assert plain.loc[0, list(runs.LOGITS)].tolist() == [0, 5, 0]
-    assert both.loc[0, list(runs.LOGITS)].tolist() == [0, 2.5, 2.5]
+    plain, both = (external.predictions(study, Run(), {"far": other}, PAIRS, flip=f) for f in (False, True))
+    assert plain.loc[0, runs.logits_of(CLASSES)].tolist() == [0, 5, 0]
+    assert both.loc[0, runs.logits_of(CLASSES)].tolist() == [0, 2.5, 2.5]
 
 
 def test_the_figure_of_pairs_shows_both_slices_of_each(other):
@@ -185,8 +215,8 @@ def test_the_figure_of_pairs_shows_both_slices_of_each(other):
 
 
 def test_the_figure_of_shift_has_a_line_for_each_set(other):
-    measured = external.measure({"own": other, "external": other})
-    drawn = figures.domain_shift(measured, external.MEASURES)
-    assert [len(a.lines) for a in drawn.axes] == [2] * len(external.MEASURES)
+    measured = domain.measure({"own": other, "external": other})
+    drawn = figures.domain_shift(measured, domain.MEASURES)
+    assert [len(a.lines) for a in drawn.axes] == [2] * len(domain.MEASURES)
     x = drawn.axes[0].lines[0].get_xdata()
     assert sorted(set(x[np.isfinite(x)])) == [10, 20, 30, 40, 50, 60]

@@ -47,7 +47,7 @@ def test_the_checkpoints_own_classifier_knows_two_photographs(model, name, size,
 def test_a_model_is_flat_and_survives_saving(name, tmp_path):
     import keras
 
-    model = models.build(name, None, 32, HEAD, 0)
+    model = models.build(name, None, 32, HEAD, 0, 3)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert model.get_layer(models.REGISTRY[name].feature_layer).output.shape[-1] >= 512
     model.save(tmp_path / "m.keras")
@@ -58,7 +58,7 @@ def test_a_model_is_flat_and_survives_saving(name, tmp_path):
 
 
 def test_seeds_decide_random_weights():
-    a, b, c = (models.build("efficientnet_b0", None, 32, HEAD, s).get_weights() for s in (0, 0, 1))
+    a, b, c = (models.build("efficientnet_b0", None, 32, HEAD, s, 3).get_weights() for s in (0, 0, 1))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert not all(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
 
@@ -86,7 +86,7 @@ def test_heads(pooling, width):
 
 
 def test_depth_counts_blocks_from_the_head_down():
-    model = models.build("efficientnet_lite0", None, 32, HEAD, 0)
+    model = models.build("efficientnet_lite0", None, 32, HEAD, 0, 3)
     depth = models.depths(model, "efficientnet_lite0")
     assert depth["logits"] == depth["pool"] == 0
     assert depth["top_conv"] == depth["block7a_dwconv"] == 1
@@ -102,7 +102,7 @@ def test_adding_a_model_is_one_entry(monkeypatch):
         return keras.Model(image, keras.layers.Conv2D(4, 3, name="block1_conv")(image))
 
     monkeypatch.setitem(models.REGISTRY, "tiny", models.Backbone(tiny, (1.0, 0.0), "block1_conv", r"^(block\d)_", None))
-    assert models.build("tiny", None, 32, HEAD, 0).count_params() == 4 * 27 + 4 + 3 * 4 + 3
+    assert models.build("tiny", None, 32, HEAD, 0, 3).count_params() == 4 * 27 + 4 + 3 * 4 + 3
     given = params.load("quick").model_dump()
     given["baselines"].append({"model": "tiny", "weights": None, "recipe": "scratch", "image_size": None})
     assert params.check(given, "x").baselines[-1].model == "tiny"
@@ -131,7 +131,7 @@ def test_a_backbones_own_output_stride_is_what_it_says(name):
 @pytest.mark.parametrize(("name", "size", "told"), [("vgg19", 64, "vgg16"), ("vit_b16", 40, "multiple of 16")])
 def test_what_cannot_be_built_is_said(name, size, told):
     with pytest.raises(ParamsError, match=told):
-        models.build(name, None, size, HEAD, 0)
+        models.build(name, None, size, HEAD, 0, 3)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vit_b16"])

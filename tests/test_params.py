@@ -87,7 +87,8 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
         ("gradcam.models", ["vgg16/x"], ["gradcam.models[0]: got 'vgg16/x'", "with another recipe: vgg16/finetune"]),
         ("gradcam.models", ["vit_b16/"], ["gradcam.models[0]: got 'vit_b16/'", "with another recipe"]),
         ("profile", "../x", ["profile: got '../x'"]),
-        ("external.path", "data/phantom_a", ["external.path: must differ"]),
+        ("external.hospital_b.path", "data/phantom_a", ["external.hospital_b.path: must differ"]),
+        ("external.hospital_b.phantom", None, ["external.hospital_b: `phantom` is a section"]),
     ],
 )
 def test_a_mistake_is_named_with_its_key(path, value, told):
@@ -96,6 +97,31 @@ def test_a_mistake_is_named_with_its_key(path, value, told):
     assert str(error.value).startswith("some.yaml:")
     for words in told:
         assert words in str(error.value)
+
+
+def test_a_profile_names_its_external_sets_and_takes_what_it_does_not_say_of_one_from_base(tmp_path):
+    base = params.load("figshare").external
+    (tmp_path / "mine.yaml").write_text("external: {pmram: {required: true}}\n")
+    assert params.load(tmp_path / "mine.yaml").external == {
+        "pmram": base["pmram"].model_copy(update={"required": True})
+    }
+    for given in ("external: {}\n", "external: null\n"):
+        (tmp_path / "mine.yaml").write_text(given)
+        study = params.load(tmp_path / "mine.yaml")
+        assert study.external == {} and list(base) == ["bhuvaji", "nickparvar", "pmram"]
+        params.write(study, tmp_path / "mine.yaml")
+        assert params.load(tmp_path / "mine.yaml") == study
+
+
+def test_labels_must_lead_to_the_classes():
+    given = params.load("nickparvar").model_dump()
+    given["data"]["labels"]["pituitary"] = "other"
+    with pytest.raises(ParamsError, match=r"data\.labels: map nothing to pituitary"):
+        params.check(given, "x")
+    given = params.load("figshare").model_dump()
+    given["external"]["pmram"]["labels"] = {"512Normal": "no_tumor"}
+    with pytest.raises(ParamsError, match=r"external\.pmram\.labels: map to no_tumor; allowed: to one at least of"):
+        params.check(given, "x")
 
 
 def test_a_missing_key_is_an_error_not_a_default():

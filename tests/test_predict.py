@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from test_publish import made_run
 
-from btlib import CLASSES, DataError, __main__, params
+from btlib import DataError, __main__, params
 from btlib.data import datasets
+from btlib.data.figshare import CLASSES
 from btlib.deploy import explorer, predict, publish, volumes
 from btlib.figures import gradcam as figures
 from btlib.fitting import runs, training
@@ -42,7 +43,7 @@ def test_a_slice_gets_the_probabilities_that_its_run_stored(home, study):
     model, facts, _ = publish.open_model(fitted.id)
     rows = pd.DataFrame(predict.classify(model, facts, names))
     assert list(rows.columns) == predict.columns(CLASSES)
-    odds = np.exp(stored[list(runs.LOGITS)].to_numpy() / (facts.temperature or 1))
+    odds = np.exp(stored[runs.logits_of(CLASSES)].to_numpy() / (facts.temperature or 1))
     expected = odds / odds.sum(1, keepdims=True)
     np.testing.assert_allclose(rows[[f"p_{c}" for c in CLASSES]].to_numpy(), expected, atol=1e-4)
     assert list(rows["class"]) == [CLASSES[k] for k in expected.argmax(1)]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from btlib import CLASSES, DataError, __main__, params, shipped
+from btlib import DataError, __main__, params, shipped
+from btlib.data.figshare import CLASSES
 from btlib.deploy import card, onnx_file, publish
 from btlib.fitting import runs
 from btlib.models import registry as models
@@ -182,7 +183,7 @@ def test_damaged_files_and_other_models_are_refused(tmp_path):
 def test_onnx_gives_what_keras_gives(study, run, tmp_path, name, size):
     pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e .[onnx])")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install -e .[onnx])")
-    model = models.build(name, None, size, study.head, seed=1)
+    model = models.build(name, None, size, study.head, 1, 3)
     rng = np.random.default_rng(2)
     # Statistics that a new model has not: as they are, BatchNorm would do nothing.
     for layer in model.layers:
@@ -214,7 +215,7 @@ def test_onnx_says_what_it_cannot_write(study, run, tmp_path):
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        mixed = models.build("toy", None, 32, study.head, seed=0)
+        mixed = models.build("toy", None, 32, study.head, 0, 3)
     finally:
         keras.config.set_dtype_policy("float32")
     with pytest.raises(DataError, match=r"computes in bfloat16; allowed for ONNX: float32"):

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, params
+from btlib import params
+from btlib.data.figshare import CLASSES
 from btlib.models import erasing
 from btlib.scores import reliance
 

@@ -445,11 +445,11 @@ def test_every_claim_has_its_notebook_and_unit():
 
 
 def test_real_slices_have_no_banner(fake):
-    real = fake[1].model_copy(update={"data": fake[1].data.model_copy(update={"source": "figshare"}), "external": None})
+    real = fake[1].model_copy(update={"data": fake[1].data.model_copy(update={"source": "figshare"}), "external": {}})
     assert texts.banner(real) == ""
     assert "CC BY 4.0" in texts.footer(real) and "CC BY" not in texts.footer(fake[1])
-    mixed = real.model_copy(update={"external": fake[1].data})
-    assert texts.banner(mixed).startswith("The external set is made up")
+    mixed = real.model_copy(update={"external": {"made": fake[1].data}})
+    assert texts.banner(mixed).startswith("The external set made is made up")
 
 
 @pytest.fixture

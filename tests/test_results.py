@@ -69,6 +69,13 @@ def test_made_up_slices_get_no_verdict():
     assert verdict(params.load("quick"), "accuracy", 1.0, 0.99, 1.0) == "not tested: made-up slices"
 
 
+def test_a_claim_is_judged_on_the_data_set_that_it_was_made_on_alone(real):
+    other = real.model_copy(update={"data": real.data.model_copy(update={"source": "table"})})
+    table = results.claims(other, {"accuracy": results.Finding(0.95, 0.93, 0.97)})
+    assert set(table["verdict"]) == {"not tested: another data set"}
+    assert table[["ours", "low", "high"]].isna().all(axis=None) and (table["data"] == "").all()
+
+
 def test_the_papers_number_has_the_interval_of_its_least_test_set_and_says_what_is_assumed(real):
     table = results.claims(real, {"external_clean": results.Finding(0.77, 0.72, 0.82, 267)})
     rows = dict(zip(results.listed_claims(), table.to_dict("records"), strict=True))
@@ -82,11 +89,13 @@ def test_the_papers_number_has_the_interval_of_its_least_test_set_and_says_what_
 @pytest.mark.parametrize(("clean", "untested"), [(6, "not testable: 94 % are copies"), (96, "")])
 def test_an_external_score_that_stands_on_copies_is_no_test(real, clean, untested):
     numbers = {"accuracy": 0.98, "accuracy_low": 0.97, "accuracy_high": 0.99}
-    rows = [{"slices": "all", "n": 100, **numbers}, {"slices": "clean", "n": clean, **numbers}]
+    rows = [{"slices": "all", "n": 100}, {"slices": "clean", "n": clean}]
+    rows = [{"set": "bhuvaji", **row, **numbers} for row in rows]
+    rows += [row | {"set": "pmram", "n": 7, "accuracy": 0.5} for row in rows]
     tables.write(real.profile, "cross_dataset", pd.DataFrame(rows))
     findings = results.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))
-    assert findings["external"] == (0.98, 0.97, 0.99, 100, untested)
-    assert findings["external_clean"] == (0.98, 0.97, 0.99, clean, "")
+    assert findings["external"] == (0.98, 0.97, 0.99, 100, untested, "data/kaggle_sartaj/Training")
+    assert findings["external_clean"] == (0.98, 0.97, 0.99, clean, "", "data/kaggle_sartaj/Training")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_a_random_or_smaller_rival_is_no_fair_test(real, changes, told):
     tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | changes, RIVAL | {"model": "efficientnet_b0"}]))
     scores = pd.DataFrame({"model": ["efficientnet_lite0", "vgg16", "efficientnet_b0"], "parameters": [3.0, 12.0, 4.0]})
     split = pd.DataFrame({"protocol": []})
-    value, low, high, _, said = results.found(real, scores, split)["baselines"]
+    value, low, high, _, said, _ = results.found(real, scores, split)["baselines"]
     assert (value, low, high) == pytest.approx((0.25, 0.2, 0.3))
     assert all(words in said for words in told) and bool(said) == bool(told)
     assert results.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)

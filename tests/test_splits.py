@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib import CLASSES, DataError
+from btlib import DataError
 from btlib.data import manifest, splits
 from btlib.params import Split
 
+CLASSES = ("meningioma", "glioma", "pituitary")
 SPLIT = Split(test_fraction=0.2, validation_fraction=0.1, folds=5)
 
 
@@ -123,10 +124,10 @@ def test_a_protocol_is_one_row(monkeypatch):
     monkeypatch.setitem(splits.PROTOCOLS, "twins_folds", splits.Protocol("patient_group", "folds", "twins apart"))
     table = slices()
     assert splits.make(table, "twins_folds", 1, 0, SPLIT).equals(splits.make(table, "group_folds", 1, 0, SPLIT))
-    splits.check(table, "twins_folds")
+    splits.check(table, "twins_folds", CLASSES)
 
 
-@pytest.mark.parametrize("protocol", ["scanner_holdout", "patient", "holdout", "image_holdouts"])
+@pytest.mark.parametrize("protocol", ["_holdout", "patient", "holdout", "image_holdouts"])
 def test_a_protocol_that_is_none_is_refused_with_those_there_are(protocol):
     with pytest.raises(
         DataError, match=rf"protocol: got '{protocol}'; allowed: image_holdout, .*published, and COLUMN"
@@ -153,38 +154,66 @@ def folders_of_pictures():
 )
 def test_what_data_cannot_carry_is_refused_by_name(table, protocol, lack):
     with pytest.raises(DataError, match=rf"^{protocol}: the data have no {lack}"):
-        splits.check(table, protocol)
+        splits.check(table, protocol, CLASSES)
     with pytest.raises(DataError, match=rf"^{protocol}: the data have no {lack}"):
         splits.make(table, protocol, 0, 0, SPLIT)
 
 
 def test_the_refusal_lists_what_the_data_can_carry():
     with pytest.raises(DataError, match=r"protocols that they can carry: image_holdout, image_folds$"):
-        splits.check(folders_of_pictures(), "patient_folds")
+        splits.check(folders_of_pictures(), "patient_folds", CLASSES)
     parts = folders_of_pictures().assign(part=["train", "test"] * 120)
     with pytest.raises(DataError, match=r"can carry: image_holdout, image_folds, published$"):
-        splits.check(parts, "patient_folds")
-    splits.check(parts, "published")
-    splits.check(slices(), "author_folds", AUTHOR)
+        splits.check(parts, "patient_folds", CLASSES)
+    splits.check(parts, "published", CLASSES)
+    splits.check(slices(), "author_folds", CLASSES, AUTHOR)
     with pytest.raises(DataError, match=r"author's fold for 4 of 240 slices; .* group_folds$"):
-        splits.check(slices(), "author_folds", AUTHOR[4:])
+        splits.check(slices(), "author_folds", CLASSES, AUTHOR[4:])
 
 
 def test_one_slice_without_a_patient_is_enough_to_refuse():
     table = slices()
     table.loc[0, "patient_id"] = table.loc[0, "path"]
     with pytest.raises(DataError, match="patient ids for 1 of 240 slices"):
-        splits.check(table, "patient_holdout")
-    splits.check(table, "image_holdout")
+        splits.check(table, "patient_holdout", CLASSES)
+    splits.check(table, "image_holdout", CLASSES)
 
 
 def test_a_class_and_masks_that_are_not_there_are_named():
-    with pytest.raises(DataError, match="image_holdout: the data have no slices of pituitary;"):
-        splits.check(slices().query("label != 'pituitary'"), "image_holdout")
-    splits.check(slices().query("label != 'pituitary'"), "image_holdout", classes=["glioma", "meningioma"])
+    two = slices().query("label != 'pituitary'")
+    with pytest.raises(
+        DataError, match=r"classes: the data have no slices of pituitary; labels of the data: .*glioma \(80\)"
+    ):
+        splits.check(two, "image_holdout", CLASSES)
+    splits.check(two, "image_holdout", ["glioma", "meningioma"])
     with pytest.raises(DataError, match="no tumour masks, which the recipe's cam_loss or erase"):
-        splits.check(folders_of_pictures(), "image_holdout", guided=True)
-    splits.check(slices(), "image_holdout", guided=True)
+        splits.check(folders_of_pictures(), "image_holdout", CLASSES, guided=True)
+    splits.check(slices(), "image_holdout", CLASSES, guided=True)
+
+
+def test_a_further_column_may_be_kept_together_and_must_be_there_and_full():
+    table = slices().assign(scanner=[f"s{p % 30}" for p in range(60) for _ in range(4)])
+    splits.check(table, "scanner_folds", CLASSES)
+    roles = splits.make(table, "scanner_folds", 0, 0, SPLIT)["role"]
+    assert (roles.groupby(table["scanner"]).nunique() == 1).all()
+    with pytest.raises(
+        DataError, match=r"scanner_folds: the data have no column scanner: theirs are image_id, .*part;"
+    ):
+        splits.check(slices(), "scanner_folds", CLASSES)
+    table.loc[:2, "scanner"] = ""
+    with pytest.raises(DataError, match="scanner_folds: the data have no scanner for 3 of 240 slices"):
+        splits.make(table, "scanner_folds", 0, 0, SPLIT)
+
+
+def test_groups_of_copies_serve_where_patients_are_not_known():
+    alone = folders_of_pictures()
+    table = alone.assign(patient_group=[f"copies of {p // 2}" for p in range(len(alone))])
+    splits.check(table, "group_folds", CLASSES)
+    with pytest.raises(DataError, match="patient_folds: the data have no patient ids for 240 of 240 slices"):
+        splits.check(table, "patient_folds", CLASSES)
+    roles = ["train", "test"] + ["train"] * 119 + ["test"] * 119
+    counts = splits.report(table, pd.DataFrame({"image_id": table["image_id"], "role": roles}))
+    assert counts["groups_crossing"] == 2 and np.isnan(counts["patients_crossing"])
 
 
 def test_folds_of_other_slices_break_the_promise_and_stop():

@@ -44,7 +44,7 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     data = datasets.load(study.data, study.preprocessing)
     rows = data.manifest.reset_index().set_index("image_id").loc[seen["image_id"], "index"].to_numpy()
     again = batches.predict(run.model(), data.images, rows)
-    np.testing.assert_allclose(seen[list(runs.LOGITS)].to_numpy(), again, atol=1e-4)
+    np.testing.assert_allclose(seen[runs.logits_of(study.classes)].to_numpy(), again, atol=1e-4)
     monkeypatch.setattr(training, "fit_split", None)
     assert training.fit(study, fit).id == run.id
 
@@ -218,7 +218,7 @@ def test_renewed_statistics_are_the_mean_and_variance_of_clean_slices():
 def test_statistics_that_no_stage_moved_stay_those_that_the_head_learned_with(study, home, thawed, batchnorm, renewed):
     stages = [s.model_copy(update={"unfreeze": thawed}) for s in study.recipes["scratch"].stages]
     run = training.fit(study, wanted(study, stages=stages, batchnorm=batchnorm, renew_statistics=True))
-    begun = models.build("toy", None, 32, study.head, 0).get_layer("block1_bn").moving_mean.numpy()
+    begun = models.build("toy", None, 32, study.head, 0, 3).get_layer("block1_bn").moving_mean.numpy()
     assert bool(np.any(run.model().get_layer("block1_bn").moving_mean.numpy() != begun)) == renewed
 
 
@@ -371,7 +371,7 @@ SIZES = {(0.6, 160): 96, (1, 150): 150, (0.99, 50): 50, (0.1, 160): 32, (0.8, 16
 
 def test_only_the_blocks_that_a_stage_thawed_are_renewed(study, home):
     stages = [s.model_copy(update={"unfreeze": deep}) for s in study.recipes["scratch"].stages for deep in (1, 2)]
-    model = models.build("toy", None, 32, study.head, 0)
+    model = models.build("toy", None, 32, study.head, 0, 3)
     assert [n.name for n in training.learned_norms(model, wanted(study, stages=stages))] == ["block1_bn"]
     assert training.learned_norms(model, wanted(study, stages=stages[:1])) == []
 

@@ -1,5 +1,6 @@
 """A data set as the rest of the study sees it: its manifest, its fingerprint, its prepared slices."""
 
+import collections
 import functools
 import hashlib
 import json
@@ -14,10 +15,12 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from btlib import DataError, files, home, params, watched
-from btlib.data import figshare, folders, phantom, preprocessing
+from btlib.data import figshare, folders, patients, phantom, preprocessing
 from btlib.data import manifest as manifests
+from btlib.data import table as tables
 
-TYPES = {**dict.fromkeys(manifests.COLUMNS, str), "width": int, "height": int, "mask_area": int}
+TYPES = collections.defaultdict(lambda: str, {"width": int, "height": int, "mask_area": int})
+READERS = {"figshare": figshare, "folders": folders, "table": tables}
 
 
 @dataclass(frozen=True)
@@ -116,29 +119,43 @@ def read(data: params.Data, path: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def folder(data: params.Data) -> Path:
-    """Return a data set's folder; a relative path starts at `btlib.home()`."""
+    """Return a data set's folder, or the CSV file of a table; a relative path starts at `btlib.home()`."""
     return home() / data.path
+
+
+def absent(data: params.Data) -> str:
+    """Say that a data set is not there and how to get it; empty where it is there, and for phantoms, which are made.
+
+    Args:
+        data: which data set.
+
+    Used by every reader of a data set, and by notebook 06, which goes on without the sets that are not there.
+    """
+    root = folder(data)
+    if data.phantom is not None or (root.is_file() if data.source == "table" else root.is_dir()):
+        return ""
+    kind = "table" if data.source == "table" else "data folder"
+    how = f"get it from {data.origin} and put it there" if data.origin else "put it there"
+    how = f"`python -m btlib fetch figshare {data.path}` downloads it" if data.source == "figshare" else how
+    return f"{root}: no such {kind}; {how}, or change its path in the parameter file"
 
 
 def _reader(data: params.Data):
     if data.phantom is not None:
         return figshare if data.phantom.hospital == "a" else folders
-    return figshare if data.source == "figshare" else folders
+    return READERS[data.source]
 
 
 def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataFrame, str]:
     root = folder(data)
     if data.phantom is not None:
         phantom.generate(root, data.phantom, folder(copies_from) if copies_from is not None else None)
-    elif not root.is_dir():
-        how = (
-            f"`python -m btlib fetch figshare {data.path}` downloads it"
-            if data.source == "figshare"
-            else "unpack it there"
-        )
-        raise DataError(f"{root}: no such data folder; {how}, or change data.path in the parameter file")
+    elif lack := absent(data):
+        raise DataError(lack)
     version = f"{_version()}, manifest {manifests.VERSION}"
-    stem = _cache() / f"manifest-{digits(str(root.resolve()), data.model_dump_json(), version, *_listing(root))}"
+    stands_on = _listing(root) + ([_stamp(home() / data.patients)] if data.patients else [])
+    said = data.model_dump_json(exclude={"origin", "required"})
+    stem = _cache() / f"manifest-{digits(str(root.resolve()), said, version, *stands_on)}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
     if not facts_path.exists():
         with FileLock(stem.with_suffix(".lock")):
@@ -152,13 +169,17 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
 
 def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> None:
     root = folder(data)
-    if _reader(data) is figshare:
-        table = figshare.manifest(root, data.unreadable)
+    reader = _reader(data)
+    if reader is figshare:
+        slices = figshare.manifest(root, data.unreadable)
     else:
-        table = folders.manifest(root, data.labels or phantom.LABELS, data.unreadable)
+        labels = phantom.LABELS if data.phantom is not None else data.labels
+        slices = reader.manifest(root, labels, data.unreadable)
+    if data.patients:
+        slices = patients.join(slices, home() / data.patients)
     with files.replacing(table_path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    facts = {"fingerprint": manifests.fingerprint(table), **table.attrs}
+        slices.to_csv(temporary, index=False, lineterminator="\n")
+    facts = {"fingerprint": manifests.fingerprint(slices), **slices.attrs}
     files.write_text(facts_path, json.dumps(facts, indent=1))
 
 
@@ -217,7 +238,9 @@ def _prepare(read_, root: Path, how: params.Preprocessing, target: Path, starts:
 
 
 def _listing(root: Path) -> list[str]:
-    """Name, size and time of every file under a folder: enough to notice a change without reading."""
+    """Name, size and time of every file under a folder, or that a table names: enough to notice a change without reading."""
+    if root.is_file():
+        return [_stamp(root.parent / name) for name in tables.listed(root)]
     found, stack = [], [root]
     while stack:
         with os.scandir(stack.pop()) as entries:
@@ -228,6 +251,14 @@ def _listing(root: Path) -> list[str]:
                     about = entry.stat(follow_symlinks=False)
                     found.append(f"{entry.path}\x1f{about.st_size}\x1f{about.st_mtime_ns}")
     return sorted(found)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        about = os.lstat(path)
+    except OSError:
+        return f"{path}\x1fabsent"
+    return f"{path}\x1f{about.st_size}\x1f{about.st_mtime_ns}"
 
 
 def _cache() -> Path:

@@ -13,9 +13,12 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError, files, watched
+from btlib import DataError, files, watched
 from btlib.data import manifest as manifests
 from btlib.data import preprocessing
+
+CLASSES = ("meningioma", "glioma", "pituitary")
+"""Names of the labels 1, 2 and 3."""
 
 DOI = "10.6084/m9.figshare.1512427"
 FOLDS = "cvind.mat"

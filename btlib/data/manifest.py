@@ -34,8 +34,9 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     """Return rows as a manifest, in the order given.
 
     Args:
-        rows: one dict a slice with the keys of `COLUMNS`, but `patient_group`, which is derived; `mask_area` counts the
-            mask's pixels at the slice's own size (0: no mask), `sha256` is what `identity` returns. Where the source names no patient, patient_id is the path.
+        rows: one dict a slice with the keys of `COLUMNS`, and further ones, which are kept; `patient_group` is derived where
+            it is left out or empty; `mask_area` counts the mask's pixels at the slice's own size (0: no mask), `sha256` is
+            what `identity` returns. Where the source names no patient, patient_id is the path.
         name: the folder the slices came from, for messages.
 
     Raises:
@@ -44,8 +45,9 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     if not rows:
         raise DataError(f"{name}: no slices found")
     table = pd.DataFrame(rows)
-    table["patient_group"] = [patient_group(p) for p in table["patient_id"]]
-    table = table[list(COLUMNS)].reset_index(drop=True)
+    given = table["patient_group"] if "patient_group" in table else [""] * len(table)
+    table["patient_group"] = [g or patient_group(p) for g, p in zip(given, table["patient_id"], strict=True)]
+    table = table[[*COLUMNS, *further(table)]].reset_index(drop=True)
     twice = table["image_id"][table["image_id"].duplicated()]
     if len(twice):
         paths = ", ".join(table["path"][table["image_id"] == twice.iloc[0]])
@@ -63,9 +65,16 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     return table
 
 
-def unnamed(manifest: pd.DataFrame) -> pd.Series:
-    """Say of each slice whether its source names no patient; its patient_id then is its path. Used by `splits`."""
-    return manifest["patient_id"] == manifest["path"]
+def further(manifest: pd.DataFrame) -> list[str]:
+    """Return the columns that a source has besides `COLUMNS`. Used by `fingerprint` and by messages of `splits`."""
+    return [column for column in manifest.columns if column not in COLUMNS]
+
+
+def unnamed(manifest: pd.DataFrame, column: str = "patient_id") -> pd.Series:
+    """Say of each slice whether its source names no patient, or no patient_group: it then is its path. Used by `splits`."""
+    nobody = manifest["patient_id"] == manifest["path"]
+    derived = manifest["path"].map(patient_group) if column == "patient_group" else manifest["path"]
+    return nobody & (manifest[column] == derived)
 
 
 def patient_group(patient_id: str) -> str:
@@ -124,8 +133,16 @@ def in_words(manifest: pd.DataFrame, most: int = 5) -> str:
 
 
 def fingerprint(manifest: pd.DataFrame) -> str:
-    """Return 16 hex digits that change when a slice's pixels, mask, label, patient or part do, not when files move."""
+    """Return 16 hex digits that change when a slice's pixels, mask, label, patient or part do, not when files move.
+
+    A group that is not the one of the patient's id, and further columns, count too: a split may go by them.
+    """
     digest = hashlib.sha256()
     for row in manifest[["image_id", "label", "patient_id", "sha256", "part"]].itertuples(index=False):
         digest.update("\x1f".join(row).encode() + b"\n")
+    derived = manifest["patient_id"].map(patient_group)
+    columns = [c for c in further(manifest) if c != "mask"]
+    columns += [] if manifest["patient_group"].equals(derived) else ["patient_group"]
+    for column in sorted(columns):
+        digest.update("\x1f".join([column, *manifest[column]]).encode() + b"\n")
     return digest.hexdigest()[:16]

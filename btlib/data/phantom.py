@@ -17,8 +17,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from btlib import CLASSES, NO_TUMOR, DataError, params
+from btlib import DataError, params
 from btlib.data import figshare
+
+NO_TUMOR = "no_tumor"
+"""Label of the slices of hospital b that show no tumour."""
 
 VERSION = 1
 """Part of every marker: phantoms of another version are made anew."""
@@ -265,7 +268,7 @@ def _write_a(root: Path, phantom: params.Phantom) -> None:
         image, mask, _ = slice_of(phantom, patient, number)
         # As in scanners, each slice has an intensity scale of its own; a whole number, so that 8 bits can be had back.
         gain = int(np.random.default_rng([phantom.seed, patient, number]).integers(3, 14))
-        label = CLASSES.index(label_of(patient, "a")) + 1
+        label = figshare.CLASSES.index(label_of(patient, "a")) + 1
         _write_mat(folder / f"{index + 1}.mat", image.astype(np.int16) * gain, mask, label, patient_id(patient))
     folds = [patient % 5 + 1 for patient in range(phantom.patients) for _ in range(phantom.slices_per_patient)]
     with _mat(root / "cvind.mat") as file:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError
+from btlib import DataError
 from btlib.data import manifest as manifests
 from btlib.params import Split
 
@@ -34,7 +34,8 @@ PROTOCOLS = {
     "author_folds": Protocol("patient_id", "author", "the author's patient folds"),
     "published": Protocol("image_id", "published", "the publisher's test part"),
 }
-"""Every protocol by its name; a new one is a row. COLUMN_holdout and COLUMN_folds name any manifest column besides."""
+"""Every protocol by its name; a new one is a row. COLUMN_holdout and COLUMN_folds name any manifest column besides, also one
+that a table of slices has of its own (scanner_folds)."""
 
 UNITS = {"image_id": "slices", "patient_id": "patients", "patient_group": "patient groups"}
 ROLES = ("train", "validation", "test")
@@ -44,7 +45,8 @@ def rule(protocol: str) -> Protocol:
     """Return what a protocol's name stands for.
 
     Args:
-        protocol: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds for a column of the manifest.
+        protocol: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds for a column of the manifest; whether the data have
+            the column is for `check` to say.
 
     Raises:
         DataError: it is neither.
@@ -54,11 +56,11 @@ def rule(protocol: str) -> Protocol:
     column, _, kind = protocol.rpartition("_")
     if protocol in PROTOCOLS:
         return PROTOCOLS[protocol]
-    if kind in ("holdout", "folds") and column in manifests.COLUMNS:
+    if kind in ("holdout", "folds") and column:
         return Protocol(column, kind, f"{column.replace('_', ' ')}s apart, {kind.replace('holdout', 'hold-out')}")
     raise DataError(
         f"protocol: got {protocol!r}; allowed: {', '.join(PROTOCOLS)}, and COLUMN_holdout or COLUMN_folds where COLUMN is "
-        f"one of {', '.join(manifests.COLUMNS)}"
+        f"one of {', '.join(manifests.COLUMNS)}, or a further column of the data"
     )
 
 
@@ -70,8 +72,8 @@ def folds_of(protocol: str, split: Split) -> range:
 def check(
     manifest: pd.DataFrame,
     protocol: str,
+    classes: Sequence[str],
     author_folds: pd.Series | None = None,
-    classes: Sequence[str] = CLASSES,
     guided: bool = False,
 ) -> None:
     """Stop where data cannot carry a protocol, before anything is fitted.
@@ -79,21 +81,27 @@ def check(
     Args:
         manifest: the slices.
         protocol: as for `rule`.
-        author_folds: image_id to 1..5, or None where the data set has none.
         classes: labels that take part.
+        author_folds: image_id to 1..5, or None where the data set has none.
         guided: whether training asks for tumour masks.
 
     Raises:
-        DataError: what is missing (a class, patient ids, the author's folds, published parts, masks), and what the data
-            can carry.
+        DataError: what is missing (a class, patient ids, the author's folds, published parts, masks, a column), and what the
+            data can carry.
 
-    Used by `python -m btlib plan` and before every fit.
+    Used by `runs.check`.
     """
+    labels = manifest["label"].value_counts()
+    if absent := [c for c in classes if c not in labels]:
+        shown = ", ".join(f"{label} ({n})" for label, n in labels.items())
+        raise DataError(f"classes: the data have no slices of {' and '.join(absent)}; labels of the data: {shown}")
     table = manifest[manifest["label"].isin(classes)]
-    lack = next((f"slices of {c}" for c in classes if not (table["label"] == c).any()), "")
-    if not lack and guided and not (table["mask_area"] > 0).any():
-        lack = "tumour masks, which the recipe's cam_loss or erase asks for"
-    if lack := lack or _lack(table, protocol, author_folds):
+    if guided and not (table["mask_area"] > 0).any():
+        raise DataError(
+            f"{protocol}: the data have no tumour masks, which the recipe's cam_loss or erase asks for; allowed: a recipe "
+            "with neither, or data with masks (source figshare, or a table with a column mask)"
+        )
+    if lack := _lack(table, protocol, author_folds):
         carried = [name for name in PROTOCOLS if not _lack(table, name, author_folds)]
         raise DataError(f"{protocol}: the data have no {lack}; protocols that they can carry: {', '.join(carried)}")
 
@@ -101,6 +109,8 @@ def check(
 def _lack(table: pd.DataFrame, protocol: str, author_folds: pd.Series | None) -> str:
     """Say what of a data set a protocol needs and does not find; empty where it finds all."""
     one, number = rule(protocol), len(table)
+    if one.column not in table:
+        return f"column {one.column}: theirs are {', '.join(table.columns)}"
     if one.kind == "author" and author_folds is None:
         return "author's folds: there is no cvind.mat, which holds them"
     if one.kind == "author" and (missing := int((~table["image_id"].isin(author_folds.index)).sum())):
@@ -111,8 +121,10 @@ def _lack(table: pd.DataFrame, protocol: str, author_folds: pd.Series | None) ->
             return f"published part for {none} of {number} slices"
         if absent := [name for name in ("train", "test") if name not in counts]:
             return f"published {absent[0]} part"
-    if one.column in ("patient_id", "patient_group") and (unnamed := int(manifests.unnamed(table).sum())):
+    if one.column in ("patient_id", "patient_group") and (unnamed := int(manifests.unnamed(table, one.column).sum())):
         return f"patient ids for {unnamed} of {number} slices"
+    if empty := int((table[one.column] == "").sum()):
+        return f"{one.column} for {empty} of {number} slices"
     return ""
 
 
@@ -236,4 +248,9 @@ def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:
         "groups_crossing": len(set(test["patient_group"]) & set(rest["patient_group"])),
         "slices_of_crossing_patients": int(test["patient_id"].isin(set(rest["patient_id"])).sum()),
     }
-    return counts | (dict.fromkeys(of_patients, np.nan) if manifests.unnamed(table).any() else of_patients)
+    unknown = {
+        name: np.nan
+        for name in of_patients
+        if manifests.unnamed(table, "patient_group" if name == "groups_crossing" else "patient_id").any()
+    }
+    return counts | of_patients | unknown

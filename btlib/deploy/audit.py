@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from btlib import NO_TUMOR, DataError, files
+from btlib import DataError, files
 from btlib.data import manifest as manifests
 from btlib.deploy import owners, pictures
 from btlib.deploy.pictures import Pictures
@@ -76,7 +76,7 @@ def plain(label: str) -> str:
     letters = re.sub(r"[\W_]", "", label.lower())
     letters = re.sub(r"^\d+(?=\D)", "", letters)
     if letters in ("no", "normal", "healthy", "notumor", "notumour"):
-        return NO_TUMOR
+        return "no_tumor"
     return re.sub(r"tumou?rs?$", "", letters) or letters
 
 

@@ -181,14 +181,14 @@ def _study_of(run: runs.Run) -> params.Study | None:
 
 def _elsewhere(run: runs.Run, study: params.Study | None) -> list[str]:
     """Say how the study's proposed model does on its external set; nothing for any other run."""
-    if study is None or study.external is None:
+    if study is None or not study.external:
         return []
     seed = study.comparison.seeds[0]
     if runs.fit_of(study, run.fit.data, study.proposed, study.comparison.protocol, 0, seed) != run.fit:
         return []
     clean = tables.read(study.profile, "cross_dataset").query("slices == 'clean' and augmentation == 'none' and n > 0")
     return [
-        f"On {row.n} slices of {results.said_of(study.external)} that are no copies of its own: accuracy "
+        f"On {row.n} slices of {results.said_of(study.external[row.set])} that are no copies of its own: accuracy "
         f"{results.percent(row.accuracy, row.accuracy_low, row.accuracy_high)}."
         for row in clean.itertuples()
     ]

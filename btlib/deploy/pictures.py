@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError, files
+from btlib import DataError, files
 from btlib.data import figshare, folders, preprocessing
 from btlib.data import manifest as manifests
 from btlib.scores import heads
@@ -142,4 +142,4 @@ def _facts(path: Path) -> dict:
     with h5py.File(path) as file:
         slice_ = file["cjdata"]
         label, codes = int(slice_["label"][0, 0]), slice_["PID"][()].ravel()
-    return {"label": CLASSES[label - 1], "patient": "".join(map(chr, codes)).strip()}
+    return {"label": figshare.CLASSES[label - 1], "patient": "".join(map(chr, codes)).strip()}

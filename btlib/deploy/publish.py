@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from scipy import special
 
-from btlib import CLASSES, DataError, files, home, params, shipped
+from btlib import DataError, files, home, params, shipped
 from btlib.deploy import card
 from btlib.fitting import runs
 from btlib.study import results
@@ -154,11 +154,12 @@ def _facts_beside(path: Path, image_size: int) -> tuple[Facts, list[str]]:
         return facts, []
     if path.name == MODEL and (path.parent / "fit.json").is_file():
         return facts_of(runs.read(path.parent)), []
-    prepared = params.load("quick").preprocessing.model_copy(update={"image_size": image_size})
+    quick = params.load("quick")
+    prepared = quick.preprocessing.model_copy(update={"image_size": image_size})
     facts = Facts(
         name=path.stem,
         data="unknown slices",
-        classes=list(CLASSES),
+        classes=quick.classes,
         preprocessing=prepared,
         temperature=None,
         energy=None,

@@ -15,14 +15,12 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from btlib import CLASSES, DataError, files, home, params
-from btlib.data import splits
+from btlib import DataError, files, home, params
+from btlib.data import datasets, splits
 from btlib.models import registry as models
 
 VERSION = 2
 """Raised when the code that fits changes what a fit gives: a run of another version is never taken for this one's."""
-
-LOGITS = tuple(f"logit_{c}" for c in CLASSES)
 
 
 def logits_of(classes) -> list[str]:
@@ -124,6 +122,25 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table
+
+
+def check(study: params.Study, manifest: pd.DataFrame) -> None:
+    """Stop where the study's data cannot carry one of its protocols or recipes, before anything is fitted.
+
+    Args:
+        study: the parameters.
+        manifest: of the study's data.
+
+    Raises:
+        DataError: a class has no slices; a protocol asks for patient ids, published parts, author's folds or a column that
+            the data have not; a recipe asks for tumour masks where there are none.
+
+    Used by the Snakefile, `python -m btlib fit` and `plan`, and notebooks 03 to 06.
+    """
+    folds = datasets.author_folds(study.data)
+    fits = plan(study, "")["fit"]
+    for protocol, guided in dict.fromkeys((f.protocol, bool(f.recipe.cam_loss or f.recipe.erase)) for f in fits):
+        splits.check(manifest, protocol, study.classes, folds, guided)
 
 
 def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -24,13 +24,14 @@ def prepare(study: params.Study) -> datasets.Dataset:
 
     Raises:
         WeightsError: weights are missing and cannot be fetched; raised before any slice is read.
-        DataError: the data set cannot be read.
+        DataError: the data set cannot be read, or cannot carry the study's protocols and recipes (`runs.check`).
 
     First call of notebooks 03 to 06.
     """
     wanted = [study.proposed, *study.baselines]
     for name in dict.fromkeys(m.model for m in wanted if m.weights):
         weights.ensure(models.REGISTRY[name].source)
+    runs.check(study, datasets.manifest(study.data))
     return datasets.load(study.data, study.preprocessing)
 
 

@@ -229,7 +229,7 @@ def build(
     image_size: int,
     head,
     seed: int,
-    classes: int = 3,
+    classes: int,
     output_stride: int | None = None,
 ):
     """Build backbone and head as one flat functional graph from slices to logits.

@@ -196,9 +196,9 @@ def _listed(about: dict) -> set[tuple[str, str]]:
 def _data(study: Study) -> list[dict]:
     from btlib.data import datasets
 
-    sets = [("data", study.data, None), ("external", study.external, study.data)]
+    sets = [("data", study.data, None), *((name, data, study.data) for name, data in study.external.items())]
     rows = []
-    for name, data, copies_from in sets[: 1 if study.external is None else 2]:
+    for name, data, copies_from in (s for s in sets if not datasets.absent(s[1])):
         patients = datasets.manifest(data, copies_from)["patient_id"]
         rows.append(
             {

@@ -75,8 +75,8 @@ def banner(study: Study) -> str:
     """Return what stands above every page: that slices are made up, where they are. Used by `make report`."""
     if made_up(study):
         return MADE_UP
-    if study.external is not None and study.external.source == "phantom":
-        return "The external set is made up (phantoms): its scores say nothing about patients."
+    if phantoms := [name for name, data in study.external.items() if data.source == "phantom"]:
+        return f"The external set {', '.join(phantoms)} is made up (phantoms): its scores say nothing about patients."
     return ""
 
 

@@ -1,9 +1,11 @@
 """What the data are and what a network gets to see of them: the tables of notebooks 01 and 02."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, NO_TUMOR, params
+from btlib import params
 from btlib.data import datasets, preprocessing, splits
 from btlib.scores import overlap
 
@@ -30,15 +32,17 @@ def slices(data: params.Data) -> pd.DataFrame:
     return table if folds is None else table.assign(author_fold=table["image_id"].map(folds))
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return dataset.csv: a row a class and one for all of them.
+def summary(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return dataset.csv: a row a label and one for all of them.
 
     Args:
         table: what `slices` returned.
+        classes: labels that come first, in this order; those that no model is trained on follow.
 
     Notebook 01.
     """
-    labels = [label for label in (*CLASSES, NO_TUMOR) if (table["label"] == label).any()]
+    there = set(table["label"])
+    labels = [*(c for c in classes if c in there), *sorted(there - set(classes))]
     parts = {label: table[table["label"] == label] for label in labels} | {"all": table}
     return pd.DataFrame([{"label": label, **_counts(part)} for label, part in parts.items()])
 
@@ -75,7 +79,7 @@ def examples(table: pd.DataFrame) -> pd.DataFrame:
     """
     ordered = table[table["mask_area"] > 0].sort_values(["mask_area_percent", "image_id"])
     parts = [part.iloc[[len(part) // 2]] for _, part in ordered.groupby(["label", "plane"], observed=True)]
-    return pd.concat(parts).sort_values(["label", "plane"], key=_order) if parts else ordered
+    return pd.concat(parts) if parts else ordered
 
 
 def shown(data: params.Data, image_ids) -> tuple[list, list]:
@@ -176,10 +180,10 @@ def drawn(layer, images: np.ndarray, times: int) -> np.ndarray:
     return np.asarray(changed).reshape(len(images), times, *images.shape[1:])
 
 
-def one_of_each(manifest: pd.DataFrame) -> list[int]:
+def one_of_each(manifest: pd.DataFrame, classes: Sequence[str]) -> list[int]:
     """Return the row of the middle slice with a mask, or of any, of each class: a rule, not a choice. Notebook 02."""
     rows = []
-    for label in CLASSES:
+    for label in classes:
         part = manifest[manifest["label"] == label]
         masked = part["mask_area"] > 0
         part = part[masked] if masked.any() else part
@@ -256,7 +260,3 @@ def _counts(part: pd.DataFrame) -> dict:
         "of_commonest_size": int(sizes.iloc[0]),
         "sizes": len(sizes),
     }
-
-
-def _order(column: pd.Series) -> pd.Series:
-    return column.map(CLASSES.index) if column.name == "label" else column

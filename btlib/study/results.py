@@ -363,7 +363,7 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         data = datasets.load(study.data, run.fit.preprocessing)
         row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
         logits = batches.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
-        twice = once.assign(**dict(zip(runs.LOGITS, logits.T, strict=True)))
+        twice = once.assign(**dict(zip(runs.logits_of(run.fit.classes), logits.T, strict=True)))
         parts.setdefault(run.fit.protocol, []).append((twice, once))
     rows = []
     for protocol, pairs in parts.items():
@@ -479,6 +479,8 @@ class Finding(NamedTuple):
     """Slices that it was measured on, where the paper's own number of slices has to be guessed from it."""
     untested: str = ""
     """Why the number tests no claim: the whole verdict."""
+    data: str = ""
+    """What it was measured on, where that is not the study's own data."""
 
 
 def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
@@ -492,20 +494,27 @@ def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
         claim, paper, paper_low, paper_high (Wilson's interval, the widest of those that its unknown test size allows),
         ours, low, high, verdict, data, assumption (about that size). The verdict is ours against the paper's number, or
         against 0 where the claim has none: "higher", "lower", "cannot be told apart" (also where the possible sizes do
-        not agree), "not tested: why" or "not testable: N % are copies". Notebook 07.
+        not agree), "not tested: why" or "not testable: N % are copies". A claim is of models trained on one data set (`data`
+        in params/claims.yaml); a study of another tests none of it, and its numbers do not stand here. Notebook 07.
     """
     rows = []
     for key, claim in listed_claims().items():
         ours = Finding(*found.get(key, (np.nan,) * 3))
+        if study.data.source not in (claim["data"], "phantom"):
+            ours = Finding(np.nan, np.nan, np.nan, untested=ANOTHER)
         sizes, assumption = _paper_sizes(key, claim["value"], ours.n)
         theirs = [metrics.share(round(claim["value"] * n), n, study.statistics.level) for n in sizes]
         paper = np.nan if claim["value"] is None else claim["value"]
         bounds = (min(i.low for i in theirs), max(i.high for i in theirs)) if theirs else (np.nan, np.nan)
-        data = said_of(study.external if key.startswith("external") and study.external else study.data)
-        verdict, data = _verdict(study, ours, theirs), "" if np.isnan(ours.value) else data
+        data = "" if np.isnan(ours.value) else ours.data or said_of(study.data)
+        verdict = _verdict(study, ours, theirs)
         rows.append((claim["text"], paper, *bounds, *ours[:3], verdict, data, assumption))
     names = ["claim", "paper", "paper_low", "paper_high", "ours", "low", "high", "verdict", "data", "assumption"]
     return pd.DataFrame(rows, columns=names)
+
+
+ANOTHER = "not tested: another data set"
+"""Verdict on a claim about models of another data set than the study's."""
 
 
 def _paper_sizes(key: str, value: float | None, n: int | None) -> tuple[list[int], str]:
@@ -520,11 +529,13 @@ def _paper_sizes(key: str, value: float | None, n: int | None) -> tuple[list[int
 
 
 def listed_claims() -> dict[str, dict]:
-    """Read params/claims.yaml: the key of each claim, its text and its value (None where the paper gives none)."""
+    """Read params/claims.yaml: the key of each claim, its text, its value (None where the paper gives none), its data."""
     return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
 
 
 def _verdict(study, ours: Finding, theirs: list[metrics.Interval]) -> str:
+    if ours.untested == ANOTHER:
+        return ANOTHER
     if np.isnan(ours.value):
         return "not tested: not run here"
     if study.data.source == "phantom":
@@ -577,15 +588,22 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
             best["low"] - best["control_high"],
             best["high"] - best["control_low"],
         )
-    outside = _read(study, "cross_dataset")
-    n = {} if outside.empty else outside.drop_duplicates("slices").set_index("slices")["n"]
-    for key, name in (("external", "all"), ("external_clean", "clean")):
-        row = outside[outside["slices"] == name] if len(outside) else outside
-        if len(row) and n[name]:
-            copies = 0 if name == "clean" else 1 - n["clean"] / n["all"]
+    made |= _outside(study, _read(study, "cross_dataset"))
+    return made
+
+
+def _outside(study: params.Study, table: pd.DataFrame) -> dict[str, Finding]:
+    """What the first external set that has a score says: which one the paper took, its abstract does not tell."""
+    made: dict = {}
+    name = next((name for name in study.external if len(table) and (table["set"] == name).any()), None)
+    table = table[table["set"] == name] if name else table
+    n = table.drop_duplicates("slices").set_index("slices")["n"] if name else {}
+    for key, kind in (("external", "all"), ("external_clean", "clean")):
+        if name and n[kind]:
+            copies = 0 if kind == "clean" else 1 - n["clean"] / n["all"]
             untested = f"not testable: {100 * copies:.0f} % are copies" if copies > COPIES else ""
-            numbers = row.iloc[0][["accuracy", "accuracy_low", "accuracy_high"]]
-            made[key] = Finding(*numbers, int(n[name]), untested)
+            numbers = table[table["slices"] == kind].iloc[0][["accuracy", "accuracy_low", "accuracy_high"]]
+            made[key] = Finding(*numbers, int(n[kind]), untested, said_of(study.external[name]))
     return made
 
 
@@ -637,6 +655,7 @@ def said_of(data: params.Data) -> str:
         "phantom": "made-up slices (phantom)",
         "figshare": "Figshare 1512427",
         "folders": data.path,
+        "table": data.path,
     }[data.source]
 
 

@@ -1,0 +1,105 @@
+"""Changes that a slice may meet between scanner and network, each at five strengths: how far may a picture be spoiled?
+
+Strength 0 changes nothing, 5 most. Kinds follow Hendrycks and Dietterich 2019 (ImageNet-C), as far as they befall MR slices.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from btlib import DataError
+
+STRENGTHS = (1, 2, 3, 4, 5)
+
+
+def noise(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Add Rician noise, as magnitude images have it (Gudbjartsson and Patz 1995): 6 grey levels a step in each channel."""
+    sigma, rng = 6 * strength, np.random.default_rng(seed)
+    real, imaginary = sigma * rng.standard_normal((2, *image.shape))
+    return _grey(np.hypot(image + real, imaginary))
+
+
+def blur(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Blur by a Gaussian: 0.6 % of the side a step."""
+    return _grey(ndimage.gaussian_filter(image.astype(float), 0.006 * strength * len(image), mode="nearest"))
+
+
+def bias_field(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Brighten one side and darken the other, as a coil does: 15 % a step, along a direction that the seed draws."""
+    angle = np.random.default_rng(seed).random() * 2 * np.pi
+    down, across = np.meshgrid(*[np.linspace(-1, 1, side) for side in image.shape], indexing="ij")
+    return _grey(image * (1 + 0.15 * strength * (np.cos(angle) * across + np.sin(angle) * down)))
+
+
+def gamma(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Darken the middle greys: a gamma of 1.25 to the power of the strength."""
+    return _grey(255 * (image / 255) ** 1.25**strength)
+
+
+def contrast(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Draw greys to the slice's mean: 15 % a step."""
+    mean = image.mean()
+    return _grey(mean + (1 - 0.15 * strength) * (image - mean))
+
+
+def jpeg(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Save and read as JPEG: quality 60, 40, 20, 10 and 5; strength 0 does not save."""
+    if not strength:
+        return image.copy()
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=(60, 40, 20, 10, 5)[strength - 1])
+    return np.array(Image.open(file))
+
+
+def downsampling(image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
+    """Shrink to 1 / (1 + strength / 2) of the side and back."""
+    side = max(2, round(len(image) / (1 + strength / 2)))
+    picture = Image.fromarray(image)
+    if side == len(image):
+        return image.copy()
+    small = picture.resize((side, side), Image.Resampling.BOX)
+    return np.array(small.resize(picture.size, Image.Resampling.BICUBIC))
+
+
+CHANGES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "noise": noise,
+    "blur": blur,
+    "bias field": bias_field,
+    "gamma": gamma,
+    "contrast": contrast,
+    "jpeg": jpeg,
+    "down-sampling": downsampling,
+}
+"""Every change by its name."""
+
+
+def changed(images, change: str, strength: int, seed: int = 0) -> np.ndarray:
+    """Return prepared slices after one change.
+
+    Args:
+        images: uint8 (n, S, S).
+        change: one of `CHANGES`.
+        strength: 0 (none) to 5.
+        seed: of what is drawn; slice i draws from `seed + i`, the same for every strength.
+
+    Returns:
+        uint8 (n, S, S).
+
+    Raises:
+        DataError: no such change or strength, or images of another dtype or shape.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261. Used by `study.probing.robustness`.
+    """
+    if change not in CHANGES or strength not in (0, *STRENGTHS):
+        raise DataError(f"change {change!r} at {strength!r}; allowed: {', '.join(CHANGES)}, at 0 to {STRENGTHS[-1]}")
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise DataError(f"slices of {images.dtype} {images.shape}; allowed: uint8 (n, S, S)")
+    return np.stack([CHANGES[change](image, strength, seed + i) for i, image in enumerate(images)])
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

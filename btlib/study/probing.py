@@ -1,0 +1,182 @@
+"""What the data say about the network: whether it reads a slice's source, what it bears, and which labels to look at again."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from btlib import DataError, params
+from btlib.data import datasets
+from btlib.fitting import batches, runs
+from btlib.scores import metrics
+from btlib.scores import robustness as changes
+from btlib.study import results
+
+LABEL, SOURCE = "glioma", "MR"
+"""Gliomas of the Figshare set come with two kinds of patient ids: MR040240 and others; no other class has one with MR."""
+
+THUMBNAIL = 16
+"""Side, in pixels, of what the classifier of the source sees."""
+
+
+def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
+    """Return sources.csv: how the network does on gliomas whose patient id begins with MR, and on the others.
+
+    Args:
+        study: the parameters.
+        plan: as for `results.finished`; kept predictions serve.
+
+    Returns:
+        protocol, seed, ids ("MR", "other" or "difference", the first minus the second), n, patients, recall, recall_low,
+        recall_high, confidence (mean probability of glioma), confidence_low, confidence_high; intervals resample patients.
+        No row for a protocol whose gliomas have ids of one kind.
+
+    Used by the results page.
+    """
+    rows = []
+    for (protocol, seed), table in results.pooled(plan).items():
+        classes = results.classes_of(table)
+        group = table[table["label"] == LABEL]
+        mr = group["patient_id"].str.startswith(SOURCE).to_numpy()
+        if not mr.any() or mr.all():
+            continue
+        y, logits, patients = results.truth(group)
+        values = (logits.argmax(1) == y).astype(float), metrics.softmax(logits)[:, classes.index(LABEL)]
+        for ids, of in (("MR", mr), ("other", ~mr)):
+            resamples = results.resamples(study, patients[of])
+            scores = [number for v in values for number in resamples.mean(v[of])]
+            rows.append((protocol, seed, ids, int(of.sum()), len(set(patients[of])), *scores))
+        resamples = results.resamples(study, patients)
+        gaps = [resamples.difference(np.where(mr, v, np.nan), np.where(mr, np.nan, v))[:3] for v in values]
+        rows.append((protocol, seed, "difference", len(y), len(set(patients)), *gaps[0], *gaps[1]))
+    scores = [f"{score}{end}" for score in ("recall", "confidence") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["protocol", "seed", "ids", "n", "patients", *scores])
+
+
+def source_classifier(study: params.Study, data: datasets.Dataset, folds: int = 5) -> pd.DataFrame:
+    """Return source_classifier.csv: can a logistic regression tell the source of a glioma from a thumbnail?
+
+    Slices of `LABEL` alone, patient groups apart, so that neither the class nor the patient can give the answer away.
+
+    Args:
+        study: the parameters.
+        data: the study's prepared slices.
+        folds: of patient groups.
+
+    Returns:
+        One row: n, n_mr, patients, auroc (0.5: the source cannot be told), low, high (patients resampled), balanced_accuracy.
+        None where the gliomas have ids of one kind.
+
+    Used by the results page.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = np.flatnonzero(data.manifest["label"] == LABEL)
+    about = data.manifest.iloc[rows]
+    mr = about["patient_id"].str.startswith(SOURCE).to_numpy()
+    names = ["n", "n_mr", "patients", "auroc", "low", "high", "balanced_accuracy"]
+    if not mr.any() or mr.all():
+        return pd.DataFrame(columns=names)
+    features = np.stack([_thumbnail(data.images[int(row)]) for row in rows])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
+    apart = StratifiedGroupKFold(folds, shuffle=True, random_state=study.seed)
+    belief = cross_val_predict(model, features, mr, groups=about["patient_group"], cv=apart, method="predict_proba")[
+        :, 1
+    ]
+    patients = about["patient_id"].to_numpy()
+    resamples = results.resamples(study, patients)
+    drawn = [_auroc(belief, mr, weights[resamples.member]) for weights in resamples.weights]
+    balanced = balanced_accuracy_score(mr, belief > 0.5)
+    row = (len(mr), int(mr.sum()), len(set(patients)), metrics.auroc(belief[mr], belief[~mr]))
+    row += (*resamples.bounds(drawn), balanced)
+    return pd.DataFrame([row], columns=names)
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """Means of a prepared slice over THUMBNAIL x THUMBNAIL parts."""
+    cuts = np.linspace(0, len(image), THUMBNAIL + 1).astype(int)[:-1]
+    sums = np.add.reduceat(np.add.reduceat(image.astype(float), cuts, 0), cuts, 1)
+    return (sums / np.outer(*[np.diff([*cuts, len(image)])] * 2)).ravel()
+
+
+def _auroc(belief, positive, times) -> float:
+    """The AUROC where each slice counts so many times; NaN where all that count are of one kind."""
+    first, second = (np.repeat(belief[kind], times[kind].astype(int)) for kind in (positive, ~positive))
+    return metrics.auroc(first, second) if len(first) and len(second) else np.nan
+
+
+def robustness(
+    study: params.Study, fitted: Mapping[str, runs.Run], data: datasets.Dataset, most: int | None = None
+) -> pd.DataFrame:
+    """Return robustness.csv: accuracy of fitted networks on their test slices as these are spoiled, the same way for all.
+
+    Args:
+        study: the parameters; its seed draws noise and the side that a bias field darkens.
+        fitted: name for people ("plain", "guided") -> run, all tested on the same slices.
+        data: the slices, prepared as these runs were.
+        most: how many test slices, taken evenly; None for all.
+
+    Returns:
+        network, change, strength (0: as they are), n, accuracy, low, high, loss (accuracy at strength 0 minus this one);
+        intervals resample patients.
+
+    Raises:
+        DataError: two runs were tested on different slices.
+
+    Used by the results page.
+    """
+    tested = {name: run.predictions("test").sort_values("image_id", ignore_index=True) for name, run in fitted.items()}
+    first = next(iter(tested.values()))
+    for name, table in tested.items():
+        if not table["image_id"].equals(first["image_id"]):
+            raise DataError(f"{name}: tested on other slices than {next(iter(tested))}; allowed: runs of one split")
+    shown = first.iloc[np.unique(np.linspace(0, len(first) - 1, min(most or len(first), len(first))).astype(int))]
+    row_of = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
+    images = np.stack([data.images[int(row)] for row in row_of.loc[shown["image_id"]]])
+    models = {name: run.model() for name, run in fitted.items()}
+    resamples, rows, whole = results.resamples(study, shown["patient_id"].to_numpy()), [], {}
+    for change in changes.CHANGES:
+        for strength in (0, *changes.STRENGTHS):
+            spoiled = changes.changed(images, change, strength, study.seed)
+            for name, model in models.items():
+                classes = np.array(fitted[name].fit.classes)
+                if strength or name not in whole:
+                    right = classes[batches.predict(model, spoiled).argmax(1)] == shown["label"].to_numpy()
+                    accuracy = resamples.mean(right.astype(float))
+                    whole.setdefault(name, accuracy)
+                accuracy = accuracy if strength else whole[name]
+                rows.append((name, change, strength, len(shown), *accuracy, whole[name][0] - accuracy[0]))
+    return pd.DataFrame(rows, columns=["network", "change", "strength", "n", "accuracy", "low", "high", "loss"])
+
+
+def second_look(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return second_look.csv: slices whose out-of-fold probabilities contradict their label (confident learning).
+
+    The rule: a class's threshold is the mean probability of that class among the slices that are labelled with it. A slice
+    is counted for the classes whose thresholds its probabilities reach, for the most probable of them if there are several.
+    A slice counted for another class than its label is listed; ordered by its label's probability less the largest other.
+
+    Args:
+        predictions: of slices that did not train the network that predicted them, all folds together (`results.pooled`).
+
+    Returns:
+        image_id, patient_id, label, suggested, p_label, p_suggested, margin (p_label minus the largest other), least first.
+
+    Source: Northcutt, Jiang and Chuang 2021, J. Artif. Intell. Res. 70, eq. 1 and 2. Used by the results page.
+    """
+    classes = np.array(results.classes_of(predictions))
+    y, logits, _ = results.truth(predictions)
+    p = metrics.softmax(logits)
+    thresholds = np.array([p[y == c, c].mean() if (y == c).any() else np.inf for c in range(len(classes))])
+    reached = np.where(p >= thresholds, p, -1)
+    suggested = np.where(reached.max(1) >= 0, reached.argmax(1), y)
+    own = p[np.arange(len(y)), y]
+    others = np.where(np.eye(len(classes), dtype=bool)[y], -1, p).max(1)
+    table = predictions[["image_id", "patient_id", "label"]].assign(
+        suggested=classes[suggested], p_label=own, p_suggested=p[np.arange(len(y)), suggested], margin=own - others
+    )
+    return table[suggested != y].sort_values("margin", ignore_index=True)
