@@ -632,7 +632,7 @@ def costs(size: int = 224) -> list[dict]:
 
 def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
     """Write reports/growth.csv and growth.svg: time, cache and memory of a one-epoch fit as the data set grows."""
-    from btlib.figures import draw as figures
+    from btlib.figures import learning, theme
 
     made = []
     for n in sizes:
@@ -642,9 +642,9 @@ def growth(sizes: tuple[int, ...] = GROWTH) -> list[dict]:
             made.append(_child("_grow_here", str(n), env={**os.environ, **alone, "BTLIB_HOME": folder}))
         _write("growth", pd.DataFrame(made))
     table, rows = pd.DataFrame(made), []
-    figures.use_theme()
+    theme.use_theme()
     with files.replacing(home() / "reports" / "growth.svg") as path:
-        figures.growth(table).savefig(path, metadata={"Date": None})
+        learning.growth(table).savefig(path, metadata={"Date": None})
     for column, what in (("prepare_seconds", "cache of n slices"), ("fit_seconds", "fit of n slices, one epoch")):
         for (_, small_), (_, large) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
             n = int(large["slices"])

@@ -10,7 +10,7 @@ from networks import SIZE, by_hand
 
 from btlib import CLASSES, DataError, params
 from btlib.deploy import explorer
-from btlib.figures import draw as figures
+from btlib.figures import gradcam as figures
 from btlib.models import registry as models
 from btlib.scores import explanations, map_tables, reliance
 

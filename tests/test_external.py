@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from btlib import params
-from btlib.figures import draw as figures
+from btlib.figures import external as figures
 from btlib.fitting import runs
 from btlib.scores import overlap
 from btlib.study import external

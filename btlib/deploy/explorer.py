@@ -6,7 +6,7 @@ import os
 import pandas as pd
 
 from btlib import CLASSES, DataError
-from btlib.figures import draw as figures
+from btlib.figures import gradcam as figures
 from btlib.scores import map_tables
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from btlib import CLASSES, DataError, files
 from btlib.data import figshare, folders, preprocessing
 from btlib.deploy import publish
-from btlib.figures import draw as figures
+from btlib.figures import gradcam as figures
 from btlib.fitting import batches
 from btlib.scores import gradcam, metrics
 

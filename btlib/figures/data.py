@@ -1,0 +1,214 @@
+"""Figures of the data: classes, patients, sizes, preprocessing, and what each split lets through."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from btlib.figures import theme
+from btlib.figures.theme import class_name, described
+
+
+def class_counts(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slices, patients and patient groups of each class, counts at the bars.
+
+    Args:
+        table: dataset.csv: label, slices, patients, patient_groups.
+
+    Used by notebook 01.
+    """
+    table = table[table["label"] != "all"]
+    names = [textwrap.fill(class_name(label), 11) for label in table["label"]]
+    figure, axes = theme.subplots(1, 3, 7.4, 2.5)
+    for axis, column in zip(axes, ("slices", "patients", "patient_groups"), strict=True):
+        hue = {"hue": list(table["label"]), "palette": theme.colours(table["label"]), "legend": False}
+        sns.barplot(x=names, y=table[column].to_numpy(), saturation=1, ax=axis, **hue)
+        for bars in axis.containers:
+            axis.bar_label(bars, size=8)
+        axis.set_ylabel(column.replace("_", " ").capitalize())
+        axis.tick_params(axis="x", labelsize=7.5)
+        theme.whole_numbers(axis.yaxis)
+    told = "; ".join(f"{class_name(r.label)} {r.slices} slices of {r.patients} patients" for r in table.itertuples())
+    return described(figure, "class_counts", rows=told)
+
+
+def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how many slices patients have, a panel a class.
+
+    Args:
+        table: slices.csv: label, patient_id.
+
+    Used by notebook 01.
+    """
+    counts = table.groupby(["label", "patient_id"], sort=False).size()
+    labels = list(table["label"].unique())
+    figure, axes = theme.subplots(1, len(labels), 7.4, 2.3, sharex=True, sharey=True, squeeze=False)
+    for axis, label in zip(axes[0], labels, strict=True):
+        sns.histplot(counts[label].to_numpy(), discrete=True, color=theme.colours(labels)[label], alpha=1, ax=axis)
+        axis.set(title=class_name(label), xlabel="Slices of a patient", ylabel="Patients")
+        theme.whole_numbers(axis.xaxis, axis.yaxis)
+    return described(figure, "slices_per_patient", least=counts.min(), most=counts.max(), median=counts.median())
+
+
+def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the share of slices with tumours below each size, and the number of slices of each width.
+
+    Args:
+        table: slices.csv: label, width (pixels), mask_area_percent (of the slice's pixels; empty without a mask).
+
+    Used by notebook 01.
+    """
+    figure, (tumours, widths) = theme.subplots(1, 2, 7.4, 2.8)
+    masked = table.dropna(subset="mask_area_percent")
+    for number, (label, part) in enumerate(masked.groupby("label", sort=False)):
+        style = {"color": theme.colours(masked["label"].unique())[label], "ls": theme.LINES[number % 5]}
+        sns.ecdfplot(part["mask_area_percent"], stat="percent", label=class_name(label), ax=tumours, **style)
+    tumours.set(xlabel="Tumour (% of the slice's pixels, log scale)", ylabel="Slices with less (%)", xscale="log")
+    tumours.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+    tumours.xaxis.set_major_formatter("{x:g}")
+    tumours.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    theme.legend(figure, tumours)
+    counts = table["width"].value_counts().sort_index().tail(12)
+    widths.bar_label(widths.bar(counts.index.astype(str), counts, color=theme.GREY), size=8)
+    widths.set(xlabel="Width of the slice (pixels)", ylabel="Slices")
+    widths.margins(x=0.4)
+    theme.whole_numbers(widths.yaxis)
+    return described(figure, "sizes")
+
+
+def examples(images, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slices with the tumour's outline, a row a class and a column a plane.
+
+    Args:
+        images: uint8 (H, W) each.
+        masks: bool (H, W) each.
+        chosen: label, plane, image_id, a row a slice.
+
+    Used by notebook 01.
+    """
+    rows, columns = list(chosen["label"].unique()), sorted(chosen["plane"].unique())
+    figure, axes = theme.pictures(len(rows) or 1, len(columns) or 1, 2.2 * (len(columns) or 1), 2.2 * (len(rows) or 1))
+    for image, mask, about in zip(images, masks, chosen.itertuples(), strict=True):
+        axis = axes[rows.index(about.label), columns.index(about.plane)]
+        theme.show(axis, image, mask=mask)
+        axis.set_title(f"{class_name(about.label)}, {about.plane}", size=7.5, pad=2)
+    return described(figure, "examples")
+
+
+def preprocessing(stored, normalised, boxes, prepared, masks, labels) -> mpl.figure.Figure:
+    """Draw slices as stored, normalised with the head's square, and prepared with the tumour's outline, a row a slice.
+
+    Args:
+        stored: (H, W) each, scanner units, all drawn on one scale.
+        normalised: uint8 (H, W) each.
+        boxes: top, left, bottom, right each, pixels of the slice.
+        prepared, masks: uint8 (n, S, S).
+        labels: class of each.
+
+    Used by notebook 02.
+    """
+    figure, axes = theme.pictures(len(labels), 3, 6.6, 2.2 * len(labels))
+    brightest = max(image.max() for image in stored)
+    for row, label in enumerate(labels):
+        first, second, third = axes[row]
+        first.imshow(stored[row], cmap="gray", vmin=0, vmax=brightest)
+        theme.show(second, normalised[row])
+        top, left, bottom, right = boxes[row]
+        second.add_patch(mpl.patches.Rectangle((left, top), right - left, bottom - top, fill=False, ec="#56B4E9"))
+        theme.show(third, prepared[row], mask=masks[row])
+        first.set_ylabel(class_name(label), size=8)
+    titles = ("As stored, one scale for all", "Normalised, head's square", "Prepared, tumour's outline")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, size=8)
+    return described(figure, "preprocessing")
+
+
+def augmentation(images, changed, labels) -> mpl.figure.Figure:
+    """Draw slices beside random changes of them, a row a slice.
+
+    Args:
+        images: uint8 (n, S, S).
+        changed: (n, times, S, S), 0 to 255.
+        labels: class of each.
+
+    Used by notebook 02.
+    """
+    times = changed.shape[1]
+    figure, axes = theme.pictures(len(labels), times + 1, 7.4, 1.1 * len(labels) + 0.3)
+    for row, label in enumerate(labels):
+        for axis, image in zip(axes[row], (images[row], *changed[row]), strict=True):
+            theme.show(axis, image)
+        axes[row, 0].set_ylabel(textwrap.fill(class_name(label), 10), size=7)
+    axes[0, 0].set_title("Prepared", size=8)
+    axes[0, 1].set_title("Drawn anew at every step", size=8, loc="left")
+    return described(figure, "augmentation", times=times)
+
+
+def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw for each protocol the share of test slices whose patient, or a near-identical slice, is in training.
+
+    Args:
+        table: splits.csv: protocol, n_test, slices_of_crossing_patients, test_near_identical (counts).
+
+    Used by notebook 02 and the results page.
+    """
+    sums = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]].sum()
+    order = list(theme.PROTOCOL_NAMES)
+    sums = sums.loc[sorted(sums.index, key=lambda name: order.index(name) if name in order else len(order))]
+    names = ["Of a patient seen in training", "With a near-identical slice in training"]
+    share = 100 * sums.iloc[:, 1:].div(sums["n_test"], axis=0).set_axis(names, axis=1)
+    share.index = [theme.in_print(name) for name in share.index]
+    figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.55 * len(share))
+    long = share.rename_axis("split").reset_index().melt("split", var_name="what", value_name="percent")
+    palette = dict(zip(names, (theme.COLOURS[1], theme.COLOURS[0]), strict=True))
+    sns.barplot(long, y="split", x="percent", hue="what", palette=palette, saturation=1, legend=False, ax=axis)
+    for bars, name in zip(axis.containers, names, strict=True):
+        axis.bar_label(bars, fmt="%.1f", size=8, padding=2)
+        bars.set_label(name)
+    theme.legend(figure, axis)
+    axis.set(xlabel="Test slices (%)", ylabel="", xlim=(0, 108))
+    told = "; ".join(f"{' '.join(k.split())} {a:.1f} and {b:.1f} %" for k, a, b in share.itertuples())
+    return described(figure, "crossing", rows=told)
+
+
+def patient_flow(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how patients and slices came from the source, past exclusions, into the parts of a split.
+
+    Args:
+        table: part (words), kind ("step", "excluded" after the step before it, "part"), patients, slices (counts).
+
+    Used by the results page and the checklist.
+    """
+    above, parts = table[table["kind"] != "part"], table[table["kind"] == "part"]
+    x = {"step": 0.3 if "excluded" in set(above["kind"]) else 0.5, "excluded": 0.8}
+    figure, axis = theme.subplots(1, 1, 7.0, 0.8 * (len(above) + 1))
+    axis.set(xlim=(0, 1), ylim=(-len(above) - 0.4, 0.4))
+    axis.set_axis_off()
+    told, before = [], 0.0
+
+    def box(x, y, row, width):
+        axis.add_patch(mpl.patches.Rectangle((x - width / 2, y - 0.3), width, 0.6, fc="white", ec=theme.INK))
+        told.append(
+            f"{row.patients:,} patient{'s' * (row.patients != 1)}, {row.slices:,} slice{'s' * (row.slices != 1)}"
+        )
+        words = textwrap.fill(str(row.part), int(88 * width))
+        axis.text(x, y, f"{words}\n{told[-1]}", ha="center", va="center", size=8)
+
+    def arrow(start, end):
+        axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": theme.INK, "shrinkA": 0, "shrinkB": 0})
+
+    for y, row in zip(-np.arange(len(above)), above.itertuples(), strict=True):
+        if row.kind == "excluded":
+            arrow((x["step"], y), (x["excluded"] - 0.18, y))
+        elif y:
+            arrow((x["step"], before - 0.3), (x["step"], y + 0.3))
+        before = y if row.kind == "step" else before
+        box(x[row.kind], y, row, 0.36)
+    for number, row in enumerate(parts.itertuples()):
+        middle = (number + 0.5) / len(parts)
+        arrow((x["step"], before - 0.3), (middle, 0.3 - len(above)))
+        box(middle, -len(above), row, min(0.36, 0.94 / len(parts)))
+    rows = "; ".join(f"{part} {counts}" for part, counts in zip([*above["part"], *parts["part"]], told, strict=True))
+    return described(figure, "patient_flow", rows=rows)

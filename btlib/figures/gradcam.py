@@ -1,0 +1,298 @@
+"""Figures of class activation maps. Pictures are (n, S, S) arrays; row i of the table beside them describes slice i."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from btlib.figures import theme
+from btlib.figures.theme import class_name, described
+
+METHOD_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "scorecam": "Score-CAM",
+    "eigencam": "Eigen-CAM",
+}
+"""A method's name in print; controls keep the name that the tables give them."""
+
+SCORE_NAMES = {
+    "energy": "Energy inside the mask",
+    "pointing": "Pointing game",
+    "pointing_tolerance": "Pointing game,\nwith tolerance",
+    "iou": "Area-matched IoU",
+    "insertion": "Insertion AUC\n(higher is better)",
+    "deletion": "Deletion AUC\n(lower is better)",
+    "rank_correlation": "Rank correlation\nwith the fitted network's map",
+    "ssim": "Structural similarity\nwith the fitted network's map",
+}
+
+KINDS = {"map": theme.COLOURS[0], "control": theme.PALE, "ceiling": theme.INK}
+
+
+def _said(about) -> str:
+    called = "" if about["label"] == about["predicted"] else f"called {class_name(about['predicted'])},\n"
+    return f"{class_name(about['label'])},\n{called}p = {about['confidence']:.2f}"
+
+
+def gradcam_three(images, maps, masks, chosen: pd.DataFrame, grid: tuple[int, int] | None = None) -> mpl.figure.Figure:
+    """Draw a few slices large, above the same slices under their maps with the tumour's border and the map's own grid.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: (n, S, S), 0 to 1.
+        chosen: label, predicted, confidence, a row a slice.
+        grid: rows and columns of the map before it was enlarged.
+
+    Used by notebook 05.
+    """
+    figure, axes = theme.pictures(2, len(chosen), 2.4 * len(chosen), 5.3)
+    size = np.shape(images)[1]
+    for (above, below), image, heat, mask, about in zip(
+        axes.T, images, maps, masks, chosen.to_dict("records"), strict=True
+    ):
+        theme.show(above, image)
+        above.set_title(class_name(about["label"]), size=10)
+        theme.show(below, image, heat, mask)
+        for lines, cells in ((below.axhline, grid[0]), (below.axvline, grid[1])) if grid else ():
+            for cell in range(1, cells):
+                lines(cell * size / cells - 0.5, color="white", lw=0.4, alpha=0.5)
+        words = f"Called {class_name(about['predicted'])}, {100 * about['confidence']:.1f} %"
+        below.set_xlabel(words + (f"\nmap of {grid[0]} x {grid[1]} cells" if grid else ""), size=9)
+    names = ", ".join(class_name(label) for label in chosen["label"])
+    cells = f" The map has {grid[0]} x {grid[1]} cells." if grid else ""
+    return described(figure, "gradcam_three", names=names, cells=cells)
+
+
+def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw slice, heat map and overlay with the mask's outline: right and wrong slices of each class, chosen by rule.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: (n, S, S), 0 to 1.
+        chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest"), a row a slice.
+
+    Used by notebook 05.
+    """
+    rows = [(label, outcome) for label in chosen["label"].unique() for outcome in ("right", "wrong")]
+    figure, axes = theme.pictures(max(len(rows), 1), 9, 7.4, 0.95 * max(len(rows), 1))
+    rules = ("highest", "median", "lowest")
+    for row, (label, outcome) in enumerate(rows):
+        axes[row, 0].set_ylabel(f"{textwrap.fill(class_name(label), 10)}\n{outcome}", size=7)
+        places = np.flatnonzero((chosen["label"] == label) & (chosen["outcome"] == outcome))
+        if not len(places):
+            axes[row, 4].text(0.5, 0.5, f"no {outcome} slice", transform=axes[row, 4].transAxes, ha="center", size=8)
+        for place in places:
+            about = chosen.iloc[place]
+            first = 3 * rules.index(about["rule"])
+            theme.show(axes[row, first], images[place])
+            axes[row, first + 1].imshow(maps[place], cmap="inferno", vmin=0, vmax=1)
+            theme.show(axes[row, first + 2], images[place], maps[place], masks[place])
+            said = f"{class_name(about['predicted'])}, p = {about['confidence']:.2f}"
+            axes[row, first + 1].set_title(said, size=6.5, pad=2)
+    for first, rule in zip((1, 4, 7), rules, strict=True):
+        title = axes[0, first].get_title()
+        axes[0, first].set_title(f"{rule.capitalize()} confidence\n{title}", size=6.5, pad=2)
+    return described(figure, "gradcam_examples")
+
+
+def gradcam_failures(images, maps, masks, wrong: pd.DataFrame, most: int = 30) -> mpl.figure.Figure:
+    """Draw the wrong predictions, the most confident first, with map and mask's outline.
+
+    Args:
+        images, maps, masks: (n, S, S), of the wrong slices.
+        wrong: label, predicted, confidence, a row a slice.
+        most: at most this many are drawn; the title says of how many.
+
+    Used by notebook 05.
+    """
+    order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:most]
+    rows = max(1, -(-len(order) // 6))
+    figure, axes = theme.pictures(rows, 6, 7.4, 0.35 + 1.5 * rows)
+    for axis, place in zip(axes.flat, order, strict=False):
+        theme.show(axis, images[place], maps[place], masks[place])
+        axis.set_title(_said(wrong.iloc[place]), size=6.5, pad=2)
+    figure.suptitle(f"{len(order)} of {len(wrong)} wrong predictions, the most confident first", size=8)
+    return described(figure, "gradcam_failures", drawn=len(order), wrong=len(wrong))
+
+
+def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the mean map of each true class, with the outline of where at least a quarter of its peak of masks lies.
+
+    Args:
+        maps: (n, S, S), 0 to 1.
+        masks: (n, S, S), 0 or 1.
+        slices: label, a row a slice.
+
+    Used by notebook 05.
+    """
+    labels = list(slices["label"].unique())
+    figure, axes = theme.pictures(1, len(labels), 0.6 + 2.3 * len(labels), 2.7)
+    for axis, label in zip(axes[0], labels, strict=True):
+        rows = (slices["label"] == label).to_numpy()
+        axis.set_title(f"{class_name(label)} (n = {rows.sum()})", size=8)
+        drawn = axis.imshow(np.mean(maps[rows], axis=0), cmap="inferno", vmin=0, vmax=1)
+        usual = np.mean(masks[rows], axis=0)
+        if usual.any():
+            axis.contour(usual, levels=[usual.max() / 4], colors="#56B4E9", linewidths=1)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="Mean map (0 to 1)")
+    return described(figure, "gradcam_class_means")
+
+
+def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the mean scores of maps and controls with their intervals, a row a model, a column a score.
+
+    Args:
+        table: model, method, kind ("map", "control" or "ceiling"), score, mean, low, high, grid where it is told, and by:
+            rows of by "all" are drawn.
+
+    Used by notebook 05.
+    """
+    whole = table[table["by"] == "all"]
+    whole = whole.assign(words=whole["method"].map(lambda name: METHOD_NAMES.get(name, name)))
+    if "grid" in whole:
+        whole["words"] += " (" + whole["grid"].astype(str) + ")"
+    models, scores = list(whole["model"].unique()), [s for s in SCORE_NAMES if s in set(whole["score"])]
+    counts = [whole.loc[whole["model"] == model, "words"].nunique() for model in models]
+    size = (1.6 + 1.35 * len(scores), 0.9 + sum(0.4 + 0.17 * n for n in counts))
+    figure, axes = theme.subplots(len(models), len(scores), *size, squeeze=False, sharey="row", height_ratios=counts)
+    for row, model in zip(axes, models, strict=True):
+        for axis, score in zip(row, scores, strict=True):
+            part = whole[(whole["model"] == model) & (whole["score"] == score)].drop_duplicates("words")
+            bars = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
+            style = {"color": part["kind"].map(KINDS), "ecolor": theme.GREY, "capsize": 2.5, "height": 0.75}
+            axis.barh(part["words"], part["mean"], xerr=bars, **style)
+            axis.set_xlim(left=0)
+            axis.tick_params(labelsize=7)
+        row[0].set_ylabel(theme.model_name(model).replace(", ", "\n"), size=8)
+        row[0].invert_yaxis()  # once: the row shares its y axis
+    for axis, score in zip(axes[0], scores, strict=True):
+        axis.set_title(SCORE_NAMES[score], size=7.5)
+    kinds = ", ".join(f"{colour}: {kind}s" for kind, colour in zip(KINDS, ("blue", "grey", "black"), strict=True))
+    figure.supxlabel(f"Mean over test slices ({kinds}; bars: intervals over patients)", size=8)
+    first = whole[(whole["score"] == scores[0]) & (whole["kind"] == "map")]
+    values = first[["mean", "low", "high"]].set_axis(["value", "low", "high"], axis=1)
+    names = first["model"].map(theme.model_name) + " " + first["words"]
+    return described(
+        figure, "gradcam_against_controls", score=SCORE_NAMES[scores[0]], rows=theme.told(names, values, 2, "")
+    )
+
+
+def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how like the fitted network's maps those of a network are that is randomised from its head down.
+
+    Args:
+        table: model, number, step, score ("rank_correlation" or "ssim"), mean, low, high (-1 to 1).
+
+    Used by notebook 05.
+    """
+    scores = list(table["score"].unique())
+    figure, axes = theme.subplots(1, len(scores), 7.4, 3.1, squeeze=False)
+    for axis, score in zip(axes[0], scores, strict=True):
+        for number, (model, part) in enumerate(table[table["score"] == score].groupby("model", sort=False)):
+            colour, values = theme.COLOURS[number % 7], part[["mean", "low", "high"]]
+            style = {"color": colour, "marker": theme.MARKERS[number % 5], "ms": 4}
+            axis.plot(part["number"], part["mean"], label=theme.model_name(model), **style)
+            theme.whiskers(axis, part["number"], values.set_axis(["value", "low", "high"], axis=1), ecolor=colour)
+        axis.axhline(0, color=theme.GREY, lw=0.8, ls=":")
+        axis.set(ylabel=SCORE_NAMES[score], ylim=(None, 1), xlabel="Step (0: head, last: whole network)")
+        theme.whole_numbers(axis.xaxis)
+    theme.legend(figure, axes[0, 0])
+    return described(figure, "gradcam_cascade")
+
+
+def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw some slices, a row each, with the map of every method and the mask's outline.
+
+    Args:
+        images, masks: (n, S, S) uint8.
+        maps: method to (n, S, S), 0 to 1.
+        slices: label, predicted, confidence, a row a slice.
+
+    Used by notebook 05, and its explorer.
+    """
+    figure, axes = theme.pictures(len(images), 1 + len(maps), 1.2 + 1.2 * len(maps), 0.3 + 1.35 * len(images))
+    for row, axis in enumerate(axes):
+        theme.show(axis[0], images[row], mask=masks[row])
+        axis[0].set_title(_said(slices.iloc[row]), size=6.5, pad=2)
+        for place, (method, heat) in zip(axis[1:], maps.items(), strict=True):
+            theme.show(place, images[row], heat[row], masks[row])
+            if row == 0:
+                place.set_title(METHOD_NAMES.get(method, method), size=7)
+    return described(figure, "gradcam_methods", methods=", ".join(METHOD_NAMES.get(m, m) for m in maps))
+
+
+def gradcam_overlay(image, heat, words: str) -> mpl.figure.Figure:
+    """Draw one slice, (S, S) uint8, beside the same slice under its map, (S, S), 0 to 1, below a title.
+
+    Used by `python -m btlib predict`.
+    """
+    figure, axes = theme.pictures(1, 2, 4.4, 2.5)
+    theme.show(axes[0, 0], image)
+    theme.show(axes[0, 1], image, heat)
+    figure.suptitle(words, size=9)
+    return described(figure, "gradcam_overlay", words=words)
+
+
+def where_it_looks(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw how often the map's largest value lies in the tumour, by class, beside controls and the ceiling.
+
+    Args:
+        table: label (class, or "all"), row (words: network, control or ceiling with its grid), kind ("map", "control" or
+            "ceiling"), value, low, high (0 to 1).
+
+    Used by the results page.
+    """
+    labels, rows = list(table["label"].unique()), list(table["row"].unique())
+    figure, axes = theme.subplots(1, len(labels), 7.4, 1.1 + 0.27 * len(rows), sharey=True, squeeze=False)
+    for axis, label in zip(axes[0], labels, strict=True):
+        for (kind, colour), marker in zip((KINDS | {"control": theme.GREY}).items(), ("o", "s", "D"), strict=True):
+            part = table[(table["label"] == label) & (table["kind"] == kind)]
+            theme.dots(axis, theme.percent(part), part["row"].map(rows.index), colour, marker, label=kind.capitalize())
+        axis.set(xlim=(-5, 105), xticks=(0, 50, 100), title="All classes" if label == "all" else class_name(label))
+        theme.name_rows(axis, rows)
+    theme.legend(figure, axes[0, 0])
+    figure.supxlabel("Slices whose map peaks inside the tumour (%)", size=9)
+    first = table[table["kind"] == "map"]
+    names = first["row"] + ", " + first["label"].map(class_name)
+    return described(figure, "where_it_looks", rows=theme.told(names, theme.percent(first)))
+
+
+def erased(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw accuracy and mean probability with the tumour erased, and with as much erased elsewhere, by kind of fill.
+
+    Args:
+        table: network (words), fill (words), trained (bool: training erased by this fill), region ("tumour" or
+            "elsewhere"), score ("accuracy", or "probability" of the true class), value, low, high (0 to 1).
+
+    Used by the results page.
+    """
+    networks, scores = (
+        list(table["network"].unique()),
+        [s for s in ("accuracy", "probability") if s in set(table["score"])],
+    )
+    fills = list(table.sort_values("trained", ascending=False, kind="stable")["fill"].unique())
+    size = (7.4, 0.9 + len(scores) * (0.5 + 0.3 * len(fills)))
+    figure, axes = theme.subplots(len(scores), len(networks), *size, sharex=True, sharey=True, squeeze=False)
+    regions = {"tumour": (theme.COLOURS[1], "o", -0.14), "elsewhere": (theme.COLOURS[0], "s", 0.14)}
+    for (row, column), axis in np.ndenumerate(axes):
+        part = table[(table["score"] == scores[row]) & (table["network"] == networks[column])]
+        for region, (colour, marker, shift) in regions.items():
+            for trained, face in ((True, colour), (False, "white")):
+                points = part[(part["region"] == region) & (part["trained"].astype(bool) == trained)]
+                words = f"{'Tumour' if region == 'tumour' else 'As much elsewhere'} erased, fill {'' if trained else 'not '}trained"
+                style = {"mfc": face, "label": words, "ms": 4.5}
+                theme.dots(
+                    axis, theme.percent(points), points["fill"].map(fills.index) + shift, colour, marker, **style
+                )
+        theme.name_rows(axis, [textwrap.fill(fill, 22) for fill in fills])
+        axis.set(xlim=(-3, 103), title=networks[column] if row == 0 else "")
+        axis.set_xlabel({"accuracy": "Accuracy (%)", "probability": "Mean probability (%)"}[scores[row]], size=8)
+        axis.xaxis.set_tick_params(labelbottom=True)
+    theme.legend(figure, axes[0, 0], ncols=2)
+    part = table[table["score"] == scores[0]]
+    names = part["network"] + ", " + part["fill"] + ", " + part["region"] + " erased,"
+    return described(figure, "erased", score=scores[0], rows=theme.told(names, theme.percent(part)))

@@ -1,0 +1,139 @@
+"""Figures of fitting: learning curves, every fit, changes away from the proposed network, and what a study costs."""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from btlib.figures import theme
+from btlib.figures.theme import described
+
+
+def learning_curves(history: pd.DataFrame, model: str = "the proposed network") -> mpl.figure.Figure:
+    """Draw loss, accuracy and learning rate over the epochs of all stages, training beside validation where there is one.
+
+    Args:
+        history: one row an epoch in the order of training, columns stage (as `Run.history` names it), loss, accuracy
+            (0 to 1), learning_rate, and val_loss, val_accuracy where slices were kept for validation.
+        model: whose curves they are, in the registry's name or in words.
+
+    Used by notebooks 03 and 04.
+    """
+    figure, axes = theme.subplots(1, 3, 7.4, 2.8)
+    epoch, stages = np.arange(1, len(history) + 1), history["stage"].to_numpy()
+    validated = "val_loss" in history and history["val_loss"].notna().any()
+    for axis, name, scale, label in zip(
+        axes, ("loss", "accuracy"), (1, 100), ("Loss (nats)", "Accuracy (%)"), strict=False
+    ):
+        axis.plot(epoch, scale * history[name], color=theme.GREY, marker="o", ms=2.5, label="Training")
+        if validated:
+            style = {"color": theme.COLOURS[0], "ls": "--", "marker": "s", "ms": 2.5}
+            axis.plot(epoch, scale * history[f"val_{name}"], label="Validation", **style)
+        axis.set_ylabel(label)
+    axes[0].set_ylim(bottom=0)
+    rate = history["learning_rate"].where(history["learning_rate"] > 0)  # a cosine ends at 0, which has no logarithm
+    axes[2].step(epoch, rate, color=theme.INK, where="mid")
+    axes[2].set_ylabel("Learning rate (log)")
+    if rate.notna().any():
+        # At least a decade, or a rate that hardly moves would look like a cliff.
+        axes[2].set(yscale="log", ylim=(min(rate.min() / 1.5, rate.max() / 12), rate.max() * 1.5))
+    axes[2].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    first = np.flatnonzero(np.append(True, stages[1:] != stages[:-1]))
+    _mark_stages(axes, first, len(history))
+    words = [theme.model_name(model)] + ([f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else [])
+    words += [] if validated else ["no slices were kept for validation"]
+    figure.suptitle(textwrap.fill(": ".join([*words[:1], ", ".join(words[1:])]).rstrip(": "), 110), size=8)
+    theme.legend(figure, axes[0], "outside lower center")
+    said = ("training beside validation slices", "one line for training and one for validation slices")
+    said = said if validated else ("on training slices; none were kept for validation", "one line, for training slices")
+    return described(figure, "learning_curves", model=theme.model_name(model), drawn=said[0], lines=said[1])
+
+
+def _mark_stages(axes, first, epochs: int) -> None:
+    """Number the stages above the curves, with a line where one begins; `first` holds the first epoch of each."""
+    for axis in axes:
+        axis.set(xlabel="Epoch", xlim=(0.5, epochs + 0.5))
+        theme.whole_numbers(axis.xaxis)
+        for number, (start, stop) in enumerate(zip(first, [*first[1:], epochs], strict=True), start=1):
+            if start:
+                axis.axvline(start + 0.5, color=theme.GREY, lw=0.8, ls=":")
+            if len(first) > 1:
+                place = ((start + stop) / 2 / epochs, 1.02)
+                axis.text(*place, number, transform=axis.transAxes, ha="center", va="bottom", size=8)
+
+
+def fits(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw every fit as a dot, a row a split.
+
+    Args:
+        table: models.csv, one network: protocol, and value or accuracy (0 to 1).
+
+    Used by the results page.
+    """
+    name = "value" if "value" in table else "accuracy"
+    table = table.assign(percent=100 * table[name], split=table["protocol"].map(theme.in_print))
+    order = [words for words in theme.PROTOCOL_NAMES.values() if words in set(table["split"])]
+    order += [words for words in table["split"].unique() if words not in order]
+    figure, axis = theme.subplots(1, 1, 6.4, 0.7 + 0.5 * len(order))
+    sns.swarmplot(table, x="percent", y="split", order=order, color=theme.COLOURS[0], size=5.5, ax=axis)
+    theme.name_rows(axis, order)
+    axis.set(xlabel="Accuracy on a fit's own test slices (%)", ylabel="")
+    ranges = table.groupby("split")["percent"].agg(["size", "min", "max"]).loc[order]
+    ends = [f"{low:.1f}" + (f" to {high:.1f}" if n > 1 else "") for _, n, low, high in ranges.itertuples(name=None)]
+    words = [f"{end} %\n{n} fit{'s' * (n > 1)}" for end, n in zip(ends, ranges["size"], strict=True)]
+    for at, text in enumerate(words):
+        theme.beside_row(axis, at, text)
+    rows = zip(order, words, strict=True)
+    return described(figure, "fits", rows="; ".join(" ".join(f"{name}: {text}".split()) for name, text in rows))
+
+
+def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw what each change takes from or adds to the proposed network, with its interval, as a list.
+
+    Args:
+        table: ablation.csv, in the order to draw: change (words), or factor and setting; accuracy or value (0 to 1),
+            difference, difference_low, difference_high (-1 to 1, from the proposed network on the same slices), seeds
+            (number of fits), proposed (bool: the row that the others are compared with).
+
+    Used by notebook 04 and the results page.
+    """
+    proposed, table = table[table["proposed"].astype(bool)], table[~table["proposed"].astype(bool)]
+    change = table["change"] if "change" in table else table["factor"].str.cat(table["setting"].astype(str), ": ")
+    name = "value" if "value" in table else "accuracy"
+    values = theme.percent(table, "difference")
+    names = [textwrap.fill(words.replace("_", " "), 36) for words in change]
+    figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * max(len(table), 1))
+    if len(table):
+        theme.dots(axis, values, np.arange(len(table)))
+        theme.name_rows(axis, names)
+    axis.axvline(0, color=theme.GREY, lw=0.9, ls="--", zorder=0)
+    for at, accuracy in enumerate(100 * table[name]):
+        theme.beside_row(axis, at, f"{accuracy:.1f} %")
+    seeds = " to ".join(str(n) for n in sorted({table["seeds"].min(), table["seeds"].max()})) if len(table) else "no"
+    base = f"{100 * proposed[name].iloc[0]:.1f} %" if len(proposed) else "not fitted"
+    axis.set_title(f"Proposed network: {base}", size=9)
+    axis.set_xlabel(f"Change of accuracy (points), interval over patients, {seeds} seed{'' if seeds == '1' else 's'}")
+    return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
+
+
+def growth(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw what a study costs against its number of slices, each cost with its straight line.
+
+    Args:
+        table: as reports/growth.csv: slices, prepare_seconds, cache_mb, epoch_seconds, peak_mb.
+
+    Used by `make bench`.
+    """
+    costs = {"prepare_seconds": "Cache (s)", "cache_mb": "Cache (MB)", "epoch_seconds": "Epoch (s)"}
+    figure, axes = theme.subplots(1, 4, 8.6, 2.2)
+    for axis, (column, label) in zip(axes, (costs | {"peak_mb": "Peak memory (MB)"}).items(), strict=True):
+        n, values = table["slices"] / 1000, table[column]
+        slope, base = np.polyfit(n, values, 1)
+        axis.plot(n, base + slope * n, color=theme.GREY, lw=1)
+        axis.plot(n, values, "o", color=theme.COLOURS[0], ms=4)
+        axis.set_ylim(0, 1.15 * values.max())
+        axis.set_title(f"{slope:+.3g} for 1000 slices", size=8)
+        axis.set(ylabel=label, xlabel="Slices (thousands)")
+    return described(figure, "growth")

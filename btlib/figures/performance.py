@@ -1,0 +1,218 @@
+"""Figures of scores: confusion, classes, ROC, calibration, coverage, and what corruption does."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from btlib.figures import theme
+from btlib.figures.theme import class_name, described
+
+SCORES = {"precision": "Precision", "recall": "Recall\n(sensitivity)", "specificity": "Specificity", "f1": "F1"}
+
+
+def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw counts and row percentages in one heat map, a panel for each model or split where there are several.
+
+    Args:
+        table: label, predicted, n (slices), share (of the label's slices, 0 to 1), and model or protocol where there are
+            several.
+
+    Used by notebooks 03, 04 and 06, and the results page.
+    """
+    groups = theme.panels(table, "model", "protocol")
+    labels = list(dict.fromkeys([*table["label"], *table["predicted"]]))
+    names = [class_name(label).replace(" ", "\n") for label in labels]
+    columns, side = min(len(groups), 3), 0.55 + 0.65 * len(labels)
+    rows = -(-len(groups) // columns)
+    size = (side * columns + 1.0, (side + 0.4) * rows)
+    figure, axes = theme.subplots(rows, columns, *size, squeeze=False, sharey=True)
+    style = {"fmt": "", "cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "square": True, "linewidths": 0.5}
+    for axis, (name, part) in zip(axes.flat, groups, strict=False):
+        cells = part.set_index(["label", "predicted"])[["n", "share"]].unstack()
+        n, share = (cells[column].reindex(index=labels, columns=labels).fillna(0) for column in ("n", "share"))
+        share = 100 * share
+        words = n.map("{:.0f}\n".format) + share.map("{:.1f} %".format)
+        sns.heatmap(share, annot=words, annot_kws={"size": 8}, ax=axis, **style)
+        axis.set_xticks(np.arange(len(names)) + 0.5, names, size=7, rotation=0)
+        axis.set_yticks(np.arange(len(names)) + 0.5, names, size=7, rotation=0)
+        axis.tick_params(length=0)
+        axis.set(xlabel="Predicted class", ylabel="")
+        axis.set_title(name, size=9)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("True class")
+    said = []
+    for name, part in groups:
+        right = part.loc[part["label"] == part["predicted"], "n"].sum()
+        said.append(f"{' '.join(name.split())} {right} of {part['n'].sum()} slices right".strip())
+    return described(figure, "confusion", k=len(labels), rows="; ".join(said))
+
+
+def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw the scores of each class with intervals, a row for each class of each model or split.
+
+    Args:
+        table: score (SCORE_CLASS: precision, recall, specificity, f1, of which those that it has are drawn), value, low,
+            high (0 to 1), and, where given: model or protocol, weights, support (slices of the class).
+
+    Used by notebooks 03 and 04, and the results page.
+    """
+    table = table.copy()
+    parts = table["score"].str.extract(rf"^({'|'.join(SCORES)})_(.+)$")
+    table[["kind", "label"]] = parts
+    table = table.dropna(subset="kind").reset_index(drop=True)
+    by = "protocol" if table.get("protocol", pd.Series(dtype=str)).nunique() > 1 else "model"
+    table["who"] = [theme.in_print(name) for name in table[by]] if by in table else ""
+    if "weights" in table and by == "model":
+        table["who"] += " (" + table["weights"].eq("imagenet").map({True: "ImageNet", False: "random"}) + ")"
+    who, labels = list(table["who"].unique()), list(table["label"].unique())
+    kinds = [kind for kind in SCORES if kind in set(table["kind"])]
+    figure, axes = theme.subplots(
+        1, len(kinds), 7.4, 0.9 + 0.19 * len(who) * (len(labels) + 0.8), sharey=True, squeeze=False
+    )
+    table["at"] = table["who"].map(who.index) * (len(labels) + 0.8) + table["label"].map(labels.index)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for number, label in enumerate(labels):
+            rows = table[(table["kind"] == kind) & (table["label"] == label)]
+            style = {"colour": theme.colours(labels)[label], "marker": theme.MARKERS[number % 5], "ms": 4.5}
+            theme.dots(axis, theme.percent(rows), rows["at"], **style)
+        axis.set_xlabel(f"{SCORES[kind]} (%)", size=9)
+        axis.set_xlim(right=100.5)
+    rows = table.drop_duplicates("at").sort_values("at")
+    names = [class_name(r.label) + (f" (n = {r.support})" if "support" in rows else "") for r in rows.itertuples()]
+    for axis in axes[0]:
+        theme.name_rows(axis, names, rows["at"])
+    for number, name in enumerate(who):
+        at = number * (len(labels) + 0.8) + (len(labels) - 1) / 2
+        theme.beside_row(axes[0, -1], at, name)
+    recall = table[table["kind"] == kinds[0]]
+    told = theme.told(recall["who"] + " " + recall["label"].map(class_name), theme.percent(recall))
+    names = ", ".join(SCORES[kind].replace("\n", " ") for kind in kinds)
+    return described(figure, "per_class", scores=names, first=SCORES[kinds[0]], rows=told)
+
+
+def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figure.Figure:
+    """Draw one-vs-rest ROC curves, whole and enlarged in the corner that matters, with the area in the legend.
+
+    Args:
+        table: label, fpr, tpr, auc (0 to 1), and protocol or model where there are several, a row of panels each.
+        intervals: score, low, high; the bounds of auc_CLASS go to the legend where there is one group.
+
+    Used by notebooks 03 and 04, and the results page.
+    """
+    bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
+    groups = theme.panels(table, "protocol", "model")
+    figure, axes = theme.subplots(len(groups), 2, 7.4, 0.2 + 2.6 * len(groups), squeeze=False)
+    palette, said = theme.colours(table["label"].unique()), []
+    for (whole, corner), (name, part) in zip(axes, groups, strict=True):
+        for number, (label, curve) in enumerate(part.groupby("label", sort=False)):
+            text = f"{class_name(label)}: {curve['auc'].iloc[0]:.4f}"
+            if len(groups) == 1 and f"auc_{label}" in bounds:
+                text += "\n({:.4f} to {:.4f})".format(*bounds[f"auc_{label}"])
+            style = {"color": palette[label], "ls": theme.LINES[number % 5], "lw": 1.8, "label": text}
+            for axis in (whole, corner):
+                axis.plot(curve["fpr"], curve["tpr"], **style)
+            said.append(" ".join(f"{name} {text}".split()))
+        whole.plot([0, 1], [0, 1], color=theme.GREY, lw=0.8, ls=":")
+        whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
+        corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), aspect="equal", title="Corner enlarged")
+        whole.set_title(" ".join(name.split()) or "Whole curve")
+        corner.legend(
+            title="Area under the curve", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, title_fontsize=8
+        )
+        for axis in (whole, corner):
+            axis.set(xlabel="False positive rate", ylabel="True positive rate")
+    return described(figure, "roc", rows="; ".join(said))
+
+
+def reliability(
+    before: pd.DataFrame, after: pd.DataFrame, temperature: float, slices="test slices"
+) -> mpl.figure.Figure:
+    """Draw accuracy against confidence before and after temperature scaling, with the slices of each bin below.
+
+    Args:
+        before, after: bin_low, bin_high, n (slices), confidence, accuracy, low, high (0 to 1).
+        temperature: what the logits were divided by.
+        slices: whose, in words.
+
+    Used by notebook 06 and the results page.
+    """
+    figure, axes = theme.subplots(2, 2, 6.6, 4.2, sharex=True, sharey="row", height_ratios=[3, 1])
+    errors = []
+    for (above, below), table, title in zip(
+        axes.T, (before, after), ("Before", f"After, T = {temperature:.2f}"), strict=True
+    ):
+        errors.append(100 * (table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum())
+        above.plot([0, 100], [0, 100], color=theme.GREY, lw=0.9, ls="--", label="Perfect calibration")
+        values = theme.percent(table, "accuracy")
+        theme.whiskers(above, 100 * table["confidence"], values, ecolor=theme.COLOURS[0])
+        label = f"{slices[:1].upper()}{slices[1:]}, by bin, with interval"
+        above.plot(100 * table["confidence"], values["value"], "o", color=theme.COLOURS[0], ms=5, label=label)
+        above.set_title(f"{title}: error {errors[-1]:.1f} points", size=9)
+        widths = 100 * (table["bin_high"] - table["bin_low"])
+        below.bar(100 * table["bin_low"], table["n"], widths, align="edge", color=theme.PALE, ec=theme.INK, lw=0.5)
+        below.set(yscale="log", xlabel="Confidence (top probability, %)")
+    lowest = 100 * min(before["bin_low"].min(), after["bin_low"].min())
+    axes[0, 0].set(xlim=(min(lowest, 50), 101), ylim=(-2, 102), ylabel="Accuracy (%)")
+    axes[1, 0].set(ylabel="Slices (log)", ylim=(0.7, None))
+    theme.legend(figure, axes[0, 0])
+    facts = {"slices": slices, "before": errors[0], "after": errors[1], "temperature": temperature}
+    return described(figure, "reliability", **facts)
+
+
+def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw accuracy on the slices that are answered, as the least sure ones are left to a reader.
+
+    Args:
+        table: coverage, accuracy, low, high (0 to 1), and set where there are several sets of slices.
+
+    Used by notebook 06 and the results page.
+    """
+    figure, axis = theme.subplots(1, 1, 6.2, 3.2)
+    groups, said = theme.panels(table, "set"), []
+    for number, (name, part) in enumerate(groups):
+        colour, values = theme.COLOURS[number % 7], theme.percent(part, "accuracy")
+        axis.fill_between(100 * part["coverage"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
+        axis.plot(100 * part["coverage"], values["value"], color=colour, ls=theme.LINES[number % 5], label=name or None)
+        half = values["value"].iloc[(part["coverage"] - 0.5).abs().argmin()]
+        said.append(f"{name or 'slices'} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
+    # With few slices answered, intervals reach far down and would flatten the rest.
+    wide = table[table["coverage"] >= 0.1]
+    axis.set(xlim=(0, 100), ylim=(max(0, 100 * wide["low"].min() - 1), 100.3))
+    axis.set(xlabel="Coverage: slices answered, surest first (%)", ylabel="Accuracy of those answered (%)")
+    theme.legend(figure, axis, "outside right center", ncols=1)
+    return described(figure, "coverage", rows="; ".join(said))
+
+
+def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw accuracy against the strength of each corruption, a line a network.
+
+    Args:
+        table: corruption, strength (whole numbers; 0 is the slice as it is), network (words), value, low, high (0 to 1).
+
+    Used by the results page.
+    """
+    groups = list(table.groupby("corruption", sort=False))
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    figure, axes = theme.subplots(rows, columns, 7.4, 0.5 + 2.0 * rows, squeeze=False, sharex=True, sharey=True)
+    said = []
+    for axis, (corruption, part) in zip(axes.flat, groups, strict=False):
+        for number, (network, curve) in enumerate(part.groupby("network", sort=False)):
+            curve = curve.sort_values("strength")
+            values, colour = theme.percent(curve), theme.COLOURS[number % 7]
+            style = {"color": colour, "ls": theme.LINES[number % 5], "marker": theme.MARKERS[number % 5], "ms": 4}
+            axis.plot(curve["strength"], values["value"], label=theme.model_name(network), **style)
+            axis.fill_between(curve["strength"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
+            said.append(f"{corruption}, {network} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %")
+        axis.set_title(corruption.replace("_", " ").capitalize(), size=9)
+        axis.xaxis.set_tick_params(labelbottom=True)
+        theme.whole_numbers(axis.xaxis)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    figure.supxlabel("Strength (0: as it is)", size=9)
+    figure.supylabel("Accuracy (%)", size=9)
+    theme.legend(figure, axes[0, 0])
+    return described(figure, "robustness", rows="; ".join(said))

@@ -1,0 +1,196 @@
+"""What all figures share: one theme, names in print, captions, and points with their intervals."""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import yaml
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, told apart by colour-blind readers (Okabe, Ito 2008)."""
+
+INK, GREY, PALE = "#222222", "#767676", "#BBBBBB"
+LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "^", "D", "v")
+
+_CAPTIONS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
+
+CLASS_NAMES = {"pituitary": "Pituitary Tumour", "no_tumor": "No Tumour"}
+MODEL_NAMES = {
+    **{f"efficientnet_b{i}": f"EfficientNet-B{i}" for i in range(8)},
+    **{f"efficientnet_lite{i}": f"EfficientNet-Lite{i}" for i in range(5)},
+    "vgg16": "VGG16",
+    "resnet152v2": "ResNet152V2",
+    "vit_b16": "ViT-B/16",
+}
+PROTOCOL_NAMES = {
+    "image_holdout": "Slices at random,\nhold-out",
+    "image_folds": "Slices at random,\nfolds",
+    "patient_holdout": "Patients apart,\nhold-out",
+    "patient_folds": "Patients apart,\nfolds",
+    "group_holdout": "Patient groups apart,\nhold-out",
+    "group_folds": "Patient groups apart,\nfolds",
+    "author_folds": "The author's\npatient folds",
+    "published": "The publisher's\ntest part",
+}
+"""Protocols in print, in the order of ever stricter separation."""
+
+
+def use_theme() -> None:
+    """Set the study's one theme: white, ticks, sizes readable at a journal's column width. Every notebook."""
+    sns.set_theme(context="paper", style="ticks", palette=COLOURS, font_scale=1.1)
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "image.cmap": "gray",
+            # Words stay words in an SVG, laid out by the one font that every matplotlib brings.
+            "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+            "svg.fonttype": "none",
+            "svg.hashsalt": "btlib",
+        }
+    )
+
+
+def subplots(rows: int, columns: int, width: float, height: float, **options):
+    """Make a figure (inches) that pyplot has forgotten, so that a cell which returns it shows it once. All figures."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    plt.close(figure)
+    return figure, axes
+
+
+def described(figure: mpl.figure.Figure, name: str, **facts) -> mpl.figure.Figure:
+    """Give a figure what a page says with it: `figure.caption`, and `figure.alt` for who cannot see it.
+
+    Args:
+        name: entry of captions.yaml.
+        facts: what this figure shows, by the entry's {words}.
+
+    Used by all figures; `tables.save` writes both beside the picture.
+    """
+    for words in ("caption", "alt"):
+        text = _CAPTIONS[name][words].format(**facts)
+        setattr(figure, words, text[:1].upper() + text[1:])
+    return figure
+
+
+def class_name(label: str) -> str:
+    """Return a class in print: its known name, or title case with spaces for underscores. All figures."""
+    words = str(label).replace("_", " ").split()
+    return CLASS_NAMES.get(label, " ".join(word[:1].upper() + word[1:] for word in words))
+
+
+def model_name(name: str) -> str:
+    """Return a model in print, also as MODEL/RECIPE or "MODEL (weights)"; one that is not listed keeps its name."""
+    model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
+    return MODEL_NAMES.get(model, model) + between.replace("/", ", ") + rest
+
+
+def in_print(name: str) -> str:
+    """Return a protocol, model or plain word as a figure shows it: one that is not known keeps its name."""
+    return PROTOCOL_NAMES.get(name, model_name(name))
+
+
+def colours(labels) -> dict[str, str]:
+    """Return a colour for each class, the same in every figure for the classes that the study knows."""
+    known = dict(zip(("meningioma", "glioma", "pituitary"), COLOURS, strict=False)) | {"no_tumor": GREY}
+    others = [label for label in labels if label not in known]
+    return known | {label: COLOURS[(3 + i) % len(COLOURS)] for i, label in enumerate(others)}
+
+
+def panels(table: pd.DataFrame, *names: str) -> list[tuple[str, pd.DataFrame]]:
+    """Return (name in print, rows) of each group by the first of these columns that the table has, or all as one."""
+    name = next((name for name in names if name in table), None)
+    return [("", table)] if name is None else [(in_print(n), part) for n, part in table.groupby(name, sort=False)]
+
+
+def percent(table: pd.DataFrame, name: str = "value") -> pd.DataFrame:
+    """Return value, low and high times 100, of columns NAME, NAME_low, NAME_high, or of value, low, high."""
+    bounds = (f"{name}_low", f"{name}_high") if f"{name}_low" in table else ("low", "high")
+    return 100 * table[[name, *bounds]].astype(float).set_axis(["value", "low", "high"], axis=1)
+
+
+def told(names, values: pd.DataFrame, decimals: int = 1, unit: str = " %") -> str:
+    """Say each row of `percent` in words, for an alt text: "Slices at random 97.4 % (96.0 to 98.4); ..."."""
+    rows = []
+    for name, row in zip(names, values.itertuples(index=False), strict=True):
+        interval = (
+            "" if np.isnan([row.low, row.high]).any() else f" ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
+        )
+        rows.append(f"{' '.join(str(name).split())} {row.value:.{decimals}f}{unit}{interval}")
+    return "; ".join(rows)
+
+
+def dots(axis, values: pd.DataFrame, at, colour: str = COLOURS[0], marker: str = "o", **style) -> None:
+    """Draw values with their intervals as points in rows.
+
+    Args:
+        values: value, low, high in the axis' unit; an empty bound draws no bar.
+        at: each row's place.
+        style: of the points, as matplotlib's `plot` takes it.
+    """
+    bars = [values["value"] - values["low"], values["high"] - values["value"]]
+    bars = np.clip(np.asarray(bars, float), 0, None)
+    axis.errorbar(values["value"], at, xerr=bars, fmt="none", ecolor=colour, elinewidth=1.3, capsize=2.5)
+    axis.plot(values["value"], at, marker, **{"color": colour, "mec": colour, "ms": 5.5, "mew": 1.3} | style)
+
+
+def whiskers(axis, x, values: pd.DataFrame, **style) -> None:
+    """Draw the intervals of value, low, high over x; an empty bound draws none."""
+    bars = [values["value"] - values["low"], values["high"] - values["value"]]
+    style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.1, "capsize": 2.5} | style
+    axis.errorbar(x, values["value"], np.clip(np.asarray(bars, float), 0, None), **style)
+
+
+def name_rows(axis, names, at=None) -> None:
+    """Name the rows of a plot of points, the first on top, each on a thin line."""
+    at = np.arange(len(names)) if at is None else np.asarray(at, float)
+    axis.set_yticks(at, names)
+    axis.set_ylim(at.max() + 0.6, at.min() - 0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", color="#E6E6E6", lw=0.6)
+    axis.set_axisbelow(True)
+
+
+def beside_row(axis, at, text: str, gap: float = 7, **style) -> None:
+    """Write a text right of a row, `gap` typographic points from the axis."""
+    style = {"va": "center", "size": 8, "textcoords": "offset points"} | style
+    axis.annotate(text, (1, at), (gap, 0), xycoords=axis.get_yaxis_transform(), **style)
+
+
+def legend(figure, axis, where: str = "outside upper center", **options) -> None:
+    """Put the legend of an axis beside the drawing, never on it."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc=where, **{"ncols": min(len(handles), 4), "fontsize": 8} | options)
+
+
+def whole_numbers(*axes) -> None:
+    """Tick counts and epochs at whole numbers alone."""
+    for axis in axes:
+        axis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=6))
+
+
+def pictures(rows: int, columns: int, width: float, height: float):
+    """Make a figure (inches) for pictures: axes (rows, columns) without ticks and frame. Notebooks 01, 02, 05 and 06."""
+    figure, axes = subplots(rows, columns, width, height, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
+def show(axis, image, heat=None, mask=None) -> None:
+    """Show a slice, a heat map over it where there is one, and a mask's outline where there is one."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    if heat is not None:
+        # What the map leaves at zero stays as clear as the slice was.
+        axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * np.sqrt(heat))
+    if mask is not None and np.any(mask):
+        axis.contour(mask, levels=[0.5], colors="#56B4E9", linewidths=0.9)
