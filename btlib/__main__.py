@@ -115,6 +115,13 @@ def report(args) -> None:
     print(site.build(chosen.profile, chosen))
 
 
+def results(args) -> None:
+    """Make a profile's results page and figures anew from its kept tables: no data, no fit, seconds."""
+    from btlib.site import findings
+
+    print(findings.write(args.profile))
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import pandas as pd
@@ -187,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("dataset", choices=["figshare"])
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
+    add(results, "figshare").add_argument("profile", help="a profile whose tables lie under reports/")
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")
