@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
-.PHONY: help report plan test torture lint serve notebooks picture bench lock clean
+.PHONY: help report results plan test torture lint serve notebooks picture bench lock clean
 
 help:  ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ report: $(READY)  ## run the study and build its report (PROFILE=quick: made-up 
 
 plan: $(READY)  ## print what `make report` would do, and how long the fits will take
 	@$(BIN)/python -m btlib study params/$(PROFILE).yaml --dry-run
+
+results: $(READY)  ## make reports/figshare/README.md and its figures anew from the kept tables (PROFILE=another: of another)
+	@$(BIN)/python -m btlib results $(if $(filter file,$(origin PROFILE)),figshare,$(PROFILE))
 
 serve: $(READY)  ## serve the report on http://localhost:8000 (PORT=8001: elsewhere)
 	@$(BIN)/python -m btlib serve $(PROFILE) --port $(or $(PORT),8000)
@@ -50,4 +53,5 @@ lock: $(READY)  ## pin every package anew, for Linux and macOS
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 --no-header -o requirements.lock --upgrade --quiet
 
 clean:  ## remove fitted models, caches and reports made here; downloaded data stay
-	rm -rf runs data/.cache data/phantom_a data/phantom_b reports/*/notebooks reports/*/html reports/*/figures .snakemake
+	rm -rf runs data/.cache data/phantom_a data/phantom_b reports/*/notebooks reports/*/html .snakemake
+	@git clean -fdXq -- reports/*/figures 2>/dev/null || true

@@ -186,6 +186,13 @@ def serve(args) -> None:
     site.serve(args.profile, args.port)
 
 
+def results(args) -> None:
+    """Make a profile's results page and figures anew from its kept tables: no data, no fit, seconds."""
+    from btlib.site import findings
+
+    print(findings.write(args.profile))
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import os
@@ -335,6 +342,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(serve, "quick --port 8000")
     one.add_argument("profile", help="the profile whose report it is")
     one.add_argument("--port", type=int, default=8000)
+    add(results, "figshare").add_argument("profile", help="a profile whose tables lie under reports/")
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")

@@ -1,0 +1,346 @@
+"""From the kept tables to the tables that the results page draws: no data, no fit, no network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from btlib import DataError
+from btlib.scores.resampling import share
+
+PAPER, SLICES = 0.9935, 613
+"""The paper's accuracy, and the slices of a fifth of the data set, on which it would be 609 right."""
+
+SETS = {"kaggle_sartaj": "Bhuvaji's set", "nickparvar": "Nickparvar's set", "pmram": "PMRAM"}
+"""Second data sets in print, by the folder that they lie in."""
+
+APART = ("group_folds", "group_holdout", "author_folds", "patient_folds", "patient_holdout")
+"""Protocols that keep patients apart, the strictest first."""
+
+GROUPS = {
+    "image": "Slices at random",
+    "author": "Patients apart",
+    "patient": "Patients apart",
+    "group": "Patients apart",
+}
+ROWS = {
+    "image_holdout": "Hold-out",
+    "image_folds": "Folds",
+    "author_folds": "The author's folds",
+    "patient_folds": "Folds",
+    "patient_holdout": "Hold-out",
+    "group_folds": "Patient groups, folds",
+    "group_holdout": "Patient groups, hold-out",
+}
+
+
+class Kept(dict):
+    """A profile's kept tables by name, each read when it is asked for; None for a table that is not kept."""
+
+    def __init__(self, folder: Path):
+        """Open a folder of results.
+
+        Args:
+            folder: holds tables/*.csv and provenance.json.
+
+        Raises:
+            DataError: there is no provenance.json, or no table.
+
+        Used by `make results`.
+        """
+        super().__init__()
+        self.folder = folder
+        about = folder / "provenance.json"
+        if not about.exists() or not list(folder.glob("tables/*.csv")):
+            raise DataError(f"{folder}: nothing is kept here; needed: provenance.json and tables/*.csv of a report")
+        self.about = json.loads(about.read_text(encoding="utf-8"))
+        proposed = self.about["parameters"]["proposed"]
+        self.model, self.weights = proposed["model"], proposed["weights"] or "random"
+
+    def __missing__(self, name: str) -> pd.DataFrame | None:
+        path = self.folder / "tables" / f"{name}.csv"
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else None
+        self[name] = None if table is None or table.empty else table
+        return self[name]
+
+
+def _row(group: str, row: str, value: float, low: float, high: float, n: int, unit: str = "slices") -> dict:
+    wrong = round((1 - value) * n)
+    return {"group": group, "row": row, "value": value, "low": low, "high": high, "n": n, "wrong": wrong, "unit": unit}
+
+
+def ladder(kept: Kept) -> pd.DataFrame | None:
+    """Return the accuracy of one network tested ever more strictly, below the paper's.
+
+    Args:
+        kept: tables leakage, and where they are there patients and cross_dataset.
+
+    Returns:
+        group, row (words), value, low, high (0 to 1), n, wrong (counts), unit ("slices" or "patients"); the paper's row has
+        Wilson's interval of 609 of 613. None where no fit is kept.
+
+    Used by `make results` and the README.
+    """
+    split = kept["leakage"]
+    if split is None:
+        return None
+    right = round(PAPER * SLICES)
+    interval = share(right, SLICES, kept.about["parameters"]["statistics"]["level"])
+    rows = [_row("The paper", f"As printed: {right} of {SLICES}, if a fifth", PAPER, *interval[1:], SLICES)]
+    single = split[split["seed"].astype(str) != "all"]
+    for r in single.itertuples():
+        seed = f", seed {r.seed}" if (single["protocol"] == r.protocol).sum() > 1 else ""
+        group = GROUPS.get(r.protocol.split("_")[0], "Other splits")
+        name = ROWS.get(r.protocol, r.protocol.replace("_", " ")) + seed
+        rows.append(_row(group, name, r.accuracy, r.accuracy_low, r.accuracy_high, r.n_test))
+    rows += [row for row in (_voted(kept["patients"]),) if row]
+    for name, part in second_sets(kept).items():
+        for r in part[part["slices"] != "copies"].itertuples():
+            words = {"all": "As downloaded", "clean": "Without its copies"}[r.slices]
+            rows.append(_row(name, words, r.value, r.low, r.high, r.n))
+    return pd.DataFrame(rows)
+
+
+def _voted(patients: pd.DataFrame | None) -> dict | None:
+    """The row of patients, all slices of each together, under the strictest protocol."""
+    if patients is None:
+        return None
+    one = patients[(patients["label"] == "all") & (patients["rule"] == "mean probability")]
+    protocol = next((p for p in APART if p in set(one["protocol"])), None)
+    if protocol is None:
+        return None
+    r = one[one["protocol"] == protocol].iloc[0]
+    words = f"{ROWS[protocol]}, each patient's slices together"
+    return _row("Patients apart", words, r["accuracy"], r["low"], r["high"], r["patients"], "patients")
+
+
+def second_sets(kept: Kept) -> dict[str, pd.DataFrame]:
+    """Return for each second data set, by its name in print, its accuracy on all slices, on copies and on the rest.
+
+    Args:
+        kept: table cross_dataset; its column `set` names several sets, without it the set is provenance.json's.
+
+    Returns:
+        slices ("all", "copies" where the table tells, "clean"), value, low, high (0 to 1), n. Empty where no set is kept.
+
+    Used by `make results`.
+    """
+    table = kept["cross_dataset"]
+    if table is None:
+        return {}
+    table = table[table["augmentation"] == "none"] if "augmentation" in table else table
+    if "set" not in table:
+        path = next((d["path"] for d in kept.about["data"] if d["name"] == "external"), "a second set")
+        table = table.assign(set=path)
+    made = {}
+    for path, part in table.groupby("set", sort=False):
+        part = part.replace({"slices": {"overlapping": "copies"}})
+        part = part[part["slices"].isin(["all", "copies", "clean"])]
+        names = {"accuracy": "value", "accuracy_low": "low", "accuracy_high": "high"}
+        made[in_print(path)] = part.rename(columns=names).reset_index(drop=True)
+    return made
+
+
+def in_print(path: str) -> str:
+    """Name a second data set by the folder that it lies in; one that is not known keeps its path."""
+    return next((words for folder, words in SETS.items() if folder in str(path).lower()), str(path))
+
+
+def copies(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return what `figures.external.copies` draws: slices and copies of each class, and accuracy on all, copies and rest.
+
+    Args:
+        kept: table cross_dataset, with n_<class>.
+
+    Returns:
+        set, label, n, copies; and set, slices, value, low, high, n. None where no set is kept.
+
+    Used by `make results`.
+    """
+    counts, scores = [], []
+    for name, part in second_sets(kept).items():
+        rows = part.set_index("slices")
+        for column in [c for c in part if c.startswith("n_")]:
+            n, clean = int(rows.loc["all", column]), int(rows.loc["clean", column])
+            counts.append((name, column.removeprefix("n_"), n, n - clean))
+        scores.append(part.assign(set=name)[["set", "slices", "value", "low", "high", "n"]])
+    if not counts:
+        return None
+    return pd.DataFrame(counts, columns=["set", "label", "n", "copies"]), pd.concat(scores, ignore_index=True)
+
+
+def looks(kept: Kept) -> pd.DataFrame | None:
+    """Return how often maps peak inside the tumour, by class, for the network and its variants, controls and ceiling.
+
+    Args:
+        kept: table gradcam_summary.
+
+    Returns:
+        label ("all" or a class), row (words), kind, value, low, high (0 to 1). None where no map is kept.
+
+    Used by `make results`.
+    """
+    table = kept["gradcam_summary"]
+    if table is None:
+        return None
+    table = table[(table["score"] == "pointing") & table["by"].isin(["all", "label"])]
+    table = table[table["model"].str.split("/").str[0] == kept.model]
+    first = table["model"].iloc[0]
+    # Controls belong to the first network's grid; another's would stand in rows of the same name.
+    table = table[(table["kind"] == "map") | (table["model"] == first)]
+    names = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM", "layercam": "LayerCAM"}
+    words = table["method"].replace(names)
+    several = table.loc[table["kind"] == "map", "model"].nunique() > 1
+    recipe = table["model"].str.split("/").str[1].fillna("as proposed")
+    words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe.str.replace("_", " "))
+    if "grid" in table and table["grid"].nunique() > 1:
+        words = words + " (" + table["grid"].astype(str) + ")"
+    made = table.assign(row=words, label=np.where(table["by"] == "all", "all", table["group"]), value=table["mean"])
+    order = made["kind"].map({"map": 0, "control": 1, "ceiling": 2})
+    return made.assign(order=order).sort_values("order", kind="stable")[
+        ["label", "row", "kind", "value", "low", "high"]
+    ]
+
+
+def erased(kept: Kept) -> pd.DataFrame | None:
+    """Return what `figures.gradcam.erased` draws, from gradcam_erase; None where no tumour was erased.
+
+    Returns:
+        network, fill, trained, region, score, value, low, high. Used by `make results`.
+    """
+    table = kept["gradcam_erase"]
+    if table is None:
+        return None
+    table = table[(table["by"] == "all") & (table["erased"].isin(["tumour", "elsewhere"]))]
+    parts = []
+    for score in ("accuracy", "probability"):
+        names = {"model": "network", "erased": "region", score: "value", f"{score}_low": "low", f"{score}_high": "high"}
+        parts.append(table.rename(columns=names).assign(score=score))
+    columns = ["network", "fill", "trained", "region", "score", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def own(kept: Kept, name: str) -> tuple[pd.DataFrame | None, str]:
+    """Return the proposed network's rows of a table under the strictest kept split, and that split's name.
+
+    Args:
+        kept: the tables.
+        name: of a table, with a column protocol or, before there was one, of the comparison's protocol alone.
+
+    Used by `make results` for confusion, per_class and roc.
+    """
+    table, protocol = kept[name], kept.about["parameters"]["comparison"]["protocol"]
+    if table is None:
+        return None, protocol
+    if "protocol" in table:
+        protocol = next((p for p in APART if p in set(table["protocol"])), protocol)
+        table = table[table["protocol"] == protocol]
+    if "model" in table:
+        table = table[(table["model"] == kept.model) & (table["weights"] == kept.weights)]
+    return table.reset_index(drop=True), protocol
+
+
+def per_class(confusion: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of each class from a confusion matrix.
+
+    Args:
+        confusion: label, predicted, n (slices), a row a pair of classes.
+
+    Returns:
+        label, support (its slices), precision, recall, specificity, f1 (0 to 1).
+
+    Used by `make results`.
+    """
+    cells = confusion.pivot(index="label", columns="predicted", values="n").fillna(0)
+    labels = list(dict.fromkeys(confusion["label"]))
+    cells = cells.reindex(index=labels, columns=labels, fill_value=0).to_numpy(float)
+    right, true, called = np.diag(cells), cells.sum(1), cells.sum(0)
+    precision, recall = right / np.maximum(called, 1), right / true
+    specificity = 1 - (called - right) / (cells.sum() - true)
+    made = {"label": labels, "support": true.astype(int), "precision": precision, "recall": recall}
+    return pd.DataFrame(made | {"specificity": specificity, "f1": 2 * right / (called + true)})
+
+
+def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
+    """Return the bins of confidence before and after scaling, from kept predictions of patients kept apart.
+
+    Args:
+        kept: its folder may hold predictions/<id>.csv; the temperature is that of calibration's test rows.
+
+    Returns:
+        Two tables as `calibration.reliability` makes them, and the temperature; None where no prediction is kept.
+
+    Used by `make results`.
+    """
+    from btlib.scores import calibration, classification
+
+    scaled = kept["calibration"]
+    parts = []
+    for fit in kept.about.get("fits", []):
+        path = kept.folder / "predictions" / f"{fit['id']}.csv"
+        if path.exists() and fit["title"].startswith(f"{kept.model} (") and ", group_folds fold" in fit["title"]:
+            table = pd.read_csv(path)
+            parts.append(table[table["role"] == "test"])
+    if not parts or scaled is None:
+        return None
+    table = pd.concat(parts, ignore_index=True)
+    classes = [c.removeprefix("logit_") for c in table if c.startswith("logit_")]
+    y, logits = table["label"].map(classes.index).to_numpy(), table[[f"logit_{c}" for c in classes]].to_numpy()
+    after = scaled[(scaled["slices"] == "test") & (scaled["scaling"] == "after")]
+    temperature = float(after["temperature"].iloc[0])
+    bins = [calibration.reliability(y, classification.softmax(logits / t)) for t in (1.0, temperature)]
+    return bins[0], bins[1], temperature
+
+
+def flow(kept: Kept) -> pd.DataFrame | None:
+    """Return how patients and slices came into the parts of the first patient-apart fold: `figures.data.patient_flow`.
+
+    Returns:
+        part (words), kind ("step", "excluded" or "part"), patients, slices. Used by `make results` and the checklist.
+    """
+    data, split = kept["dataset"], kept["splits"]
+    if data is None or split is None:
+        return None
+    whole = data[data["label"] == "all"].iloc[0]
+    protocol = next((p for p in APART if p in set(split["protocol"])), split["protocol"].iloc[0])
+    one = split[split["protocol"] == protocol].iloc[0]
+    rest = int(one["n_train"] + one["n_validation"])
+    words = f"{ROWS.get(protocol, protocol)}: first of {(split['protocol'] == protocol).sum()}, training"
+    rows = [
+        ("Downloaded", "step", int(whole["patients"]), int(whole["slices"])),
+        ("Unreadable or without a label", "excluded", 0, 0),
+        ("In the study", "step", int(whole["patients"]), int(whole["slices"])),
+        (words + (f" ({int(one['n_validation'])} of them for validation)" if one["n_validation"] else ""), "part")
+        + (int(one["patients_train"]), rest),
+        ("Tested", "part", int(one["patients_test"]), int(one["n_test"])),
+    ]
+    return pd.DataFrame(rows, columns=["part", "kind", "patients", "slices"])
+
+
+def costs(kept: Kept) -> pd.DataFrame | None:
+    """Return what each network costs, in single precision, beside its accuracy where it was fitted.
+
+    Args:
+        kept: tables cost, models.
+
+    Returns:
+        model, start ("pretrained" or "random"), parameters, macs, latency_ms, file_mb, accuracy (comparison's protocol,
+        first seed, 0 to 1; NaN where not fitted), image_size (pixels of the fit), image_size_cost (pixels of the cost). Used by `make results`.
+    """
+    table, fits = kept["cost"], kept["models"]
+    if table is None or fits is None:
+        return None
+    comparison = kept.about["parameters"]["comparison"]
+    same = (fits["protocol"] == comparison["protocol"]) & (fits["seed"] == comparison["seeds"][0]) & (fits["fold"] == 0)
+    fitted = fits[same].drop_duplicates("model").set_index("model")[["weights", "accuracy", "image_size"]]
+    table = table[table["precision"] == "float32"].rename(columns={"image_size": "image_size_cost"})
+    table = table.join(fitted, on="model")
+    start = table["weights"].map({"random": "random", "imagenet": "pretrained"}).fillna("not fitted")
+    return table.assign(start=start)
+
+
+def share_of_copies(kept: Kept) -> dict[str, float]:
+    """Return the share of each second set's slices that are copies of the study's. Used by `make results`."""
+    sizes = {name: part.set_index("slices")["n"] for name, part in second_sets(kept).items()}
+    return {name: 1 - n["clean"] / n["all"] for name, n in sizes.items()}
