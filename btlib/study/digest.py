@@ -307,12 +307,10 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     one = split[split["protocol"] == protocol].iloc[0]
     rest = int(one["n_train"] + one["n_validation"])
     words = f"{ROWS.get(protocol, protocol)}: first of {(split['protocol'] == protocol).sum()}, training"
+    words += f" ({int(one['n_validation'])} of them for validation)" if one["n_validation"] else ""
     rows = [
-        ("Downloaded", "step", int(whole["patients"]), int(whole["slices"])),
-        ("Unreadable or without a label", "excluded", 0, 0),
         ("In the study", "step", int(whole["patients"]), int(whole["slices"])),
-        (words + (f" ({int(one['n_validation'])} of them for validation)" if one["n_validation"] else ""), "part")
-        + (int(one["patients_train"]), rest),
+        (words, "part", int(one["patients_train"]), rest),
         ("Tested", "part", int(one["patients_test"]), int(one["n_test"])),
     ]
     return pd.DataFrame(rows, columns=["part", "kind", "patients", "slices"])
