@@ -296,8 +296,8 @@ def examples(pairs: pd.DataFrame, count: int = 8) -> pd.DataFrame:
 def pictures(sets: Mapping[str, datasets.Dataset], own: datasets.Dataset, pairs: pd.DataFrame) -> tuple[list, list]:
     """Return the external slice, uint8 (S, S), of each pair and the study's own beside it. Notebook 06."""
     rows = {name: _rows(data) for name, data in {**sets, "": own}.items()}
-    theirs = [sets[p.set].images[rows[p.set][p.image_id_a]] for p in pairs.itertuples()]
-    return theirs, [own.images[rows[""][p.image_id_b]] for p in pairs.itertuples()]
+    theirs = [sets[p.set].images[rows[p.set][str(p.image_id_a)]] for p in pairs.itertuples()]
+    return theirs, [own.images[rows[""][str(p.image_id_b)]] for p in pairs.itertuples()]
 
 
 def _rows(data: datasets.Dataset) -> dict[str, int]:
