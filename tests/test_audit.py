@@ -318,21 +318,29 @@ def kept(name):
     return pd.read_csv(KEPT / name, dtype=str, keep_default_na=False)
 
 
-def test_the_kept_counts_follow_from_the_kept_pairs():
-    counts = pd.read_csv(KEPT / "audit" / "counts-nickparvar-figshare.csv", keep_default_na=False)
-    pairs = kept("audit/pairs/nickparvar-figshare.csv")
-    for part in ("test", "train"):
-        rows = counts.query("set == 'nickparvar' and of_set == 'figshare' and part == @part and label != 'all'")
-        copies = pairs[pairs["part_a"] == part].groupby("label_a")["image_a"].nunique()
-        told = rows.set_index("label")["copies"]
-        assert copies.to_dict() == told[told > 0].to_dict()
+@pytest.mark.parametrize(
+    ("pairs", "counts"),
+    [
+        ("nickparvar-figshare", "nickparvar-figshare"),
+        ("bhuvaji-figshare", "pmram-bhuvaji-figshare"),
+        ("pmram-figshare", "pmram-bhuvaji-figshare"),
+        ("pmram-bhuvaji", "pmram-bhuvaji-figshare"),
+    ],
+)
+def test_the_kept_counts_follow_from_the_kept_pairs(pairs, counts):
+    one, other = pairs.split("-")
+    told = pd.read_csv(KEPT / "audit" / f"counts-{counts}.csv", keep_default_na=False)
+    told = told.query("set == @one and of_set == @other and of_part == 'all' and part == 'all' and label != 'all'")
+    copies = kept(f"audit/pairs/{pairs}.csv").groupby("label_a")["image_a"].nunique()
+    assert copies.to_dict() == {row.label: row.copies for row in told.itertuples() if row.copies}
+
+
+def test_the_kept_pairs_across_the_published_split_are_as_many_as_told():
+    told = pd.read_csv(KEPT / "audit" / "counts-nickparvar-figshare.csv", keep_default_na=False)
+    own = "set == 'nickparvar' and of_set == 'nickparvar' and part == 'test' and of_part == 'train' and label == 'all'"
     crossing = kept("audit/pairs/nickparvar-test-train.csv")
     ends = pd.concat([crossing[[f"image_{s}", f"part_{s}"]].set_axis(["image", "part"], axis=1) for s in "ab"])
-    tested = ends.loc[ends["part"] == "test", "image"].nunique()
-    own = counts.query(
-        "set == 'nickparvar' and of_set == 'nickparvar' and part == 'test' and of_part == 'train' and label != 'all'"
-    )
-    assert tested == own["copies"].sum()
+    assert ends.loc[ends["part"] == "test", "image"].nunique() == told.query(own)["copies"].item() == 999
 
 
 def test_the_kept_split_keeps_patients_and_chains_apart_and_places_every_image():
