@@ -53,7 +53,7 @@ def drawn(kept: digest.Kept) -> dict:
     """Return every figure that the kept tables allow, by its name. Used by `write`."""
     made = {}
     ladder, flow, looks = digest.ladder(kept), digest.flow(kept), digest.looks(kept)
-    erased, copies, bins = digest.erased(kept), digest.copies(kept), digest.reliability(kept)
+    erased, copies, bins = digest.erased(kept["gradcam_erase"]), digest.copies(kept), digest.reliability(kept)
     confusion, classes, curves = (digest.own(kept, name)[0] for name in ("confusion", "per_class", "roc"))
     for name, function, table in (
         ("ladder", claims.ladder, ladder),

@@ -203,13 +203,12 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     ]
 
 
-def erased(kept: Kept) -> pd.DataFrame | None:
-    """Return what `figures.gradcam.erased` draws, from gradcam_erase; None where no tumour was erased.
+def erased(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return what `figures.gradcam.erased` draws, from gradcam_erase; None where there is none.
 
     Returns:
-        network, fill, trained, region, score, value, low, high. Used by `make results`.
+        network, fill, trained, region, score, value, low, high. Used by notebook 05 and `make results`.
     """
-    table = kept["gradcam_erase"]
     if table is None:
         return None
     table = table[(table["by"] == "all") & (table["erased"].isin(["tumour", "elsewhere"]))]
