@@ -325,6 +325,7 @@ def kept(name):
         ("bhuvaji-figshare", "pmram-bhuvaji-figshare"),
         ("pmram-figshare", "pmram-bhuvaji-figshare"),
         ("pmram-bhuvaji", "pmram-bhuvaji-figshare"),
+        ("pmram-nickparvar", "pmram-nickparvar"),
     ],
 )
 def test_the_kept_counts_follow_from_the_kept_pairs(pairs, counts):
