@@ -1,0 +1,239 @@
+"""Slices that a CSV table lists: where they lie, what they show, whose they are, where their masks are, who trains."""
+
+import csv
+import functools
+import io
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from btlib import DataError, files
+from btlib.data import folders
+from btlib.data import manifest as manifests
+
+NEEDED = ("path", "label")
+KNOWN = (*NEEDED, "patient_id", "patient_group", "plane", "part", "mask")
+"""Columns with a meaning; those that are no `NEEDED` may be left out, or empty in any row."""
+
+RESERVED = ("image_id", "width", "height", "mask_area", "sha256", "role")
+"""Columns of the manifest and of splits that the reader alone fills."""
+
+MAX_BYTES = 256 * 2**20
+
+
+def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str = "error") -> pd.DataFrame:
+    """Return the manifest of a table's slices, every picture and mask decoded once to prove that it can be.
+
+    Args:
+        path: the CSV file, UTF-8, separated by commas, with a header: path and label; if wanted patient_id, patient_group,
+            plane, part and mask; any further columns, which the manifest keeps. Paths are relative to the CSV's folder.
+        labels: the table's label -> class, where they differ.
+        unreadable: "error" stops at the first slice that cannot be decoded; "skip" leaves such slices out and lists them,
+            path and reason, in the table's `attrs["skipped"]`.
+
+    Returns:
+        A manifest (`btlib.data.manifest.COLUMNS` and further columns, mask among them), ordered by path; image_id is the path.
+
+    Raises:
+        DataError: the table cannot be read, lacks a column, names a slice twice, or holds a value that is not allowed; or,
+            unless skipped, a slice or mask cannot be decoded. The message names line and file.
+
+    Used by notebooks 01 and 02 where `source` is table.
+    """
+    path = Path(path)
+    lines = sorted(_lines(path, labels), key=lambda line: line["path"])
+    results = list(files.spread(functools.partial(_row, path), lines))
+    skipped = [(line["path"], str(row)) for line, row in zip(lines, results, strict=True) if isinstance(row, DataError)]
+    if skipped and (unreadable == "error" or len(skipped) == len(lines)):
+        raise DataError(skipped[0][1])
+    table = manifests.make([row for row in results if isinstance(row, dict)], str(path))
+    table.attrs |= {"skipped": skipped, "passed_over": []}
+    return table
+
+
+def read(path: Path, slice_: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return one slice of a table and its mask.
+
+    Args:
+        path: the CSV file.
+        slice_: the slice's path, as in the manifest.
+
+    Returns:
+        Image (H, W), as `folders.read` gives it; mask, bool (H, W), or None where the table names none.
+
+    Raises:
+        DataError: a file cannot be decoded, or the mask is none of this slice.
+
+    Used by notebooks 01 and 02 where `source` is table.
+    """
+    path = Path(path)
+    return _decode(path, slice_, _masks(path, os.stat(path).st_mtime_ns)[slice_])
+
+
+def listed(path: Path) -> list[str]:
+    """Return the files that a table stands on, the CSV first, relative to its folder; none but the CSV where it cannot be
+    read. Used to notice a change."""
+    path = Path(path)
+    try:
+        lines = rows(path, NEEDED)
+    except DataError:
+        return [path.name]
+    return [path.name, *(line[column] for line in lines for column in ("path", "mask") if line.get(column))]
+
+
+def rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read a CSV table as text, cell by cell.
+
+    Args:
+        path: a CSV file in UTF-8, with or without a byte order mark, separated by commas, with a header.
+        needed: columns that must be there.
+
+    Returns:
+        A dict a row: its cells by column, without spaces around them, and under "" the number of its line. Empty lines are
+        none.
+
+    Raises:
+        DataError: the file is not there or no such table; a column is missing, stands twice or has no plain name; a row has
+            more or fewer cells than the header. The message names the line.
+
+    Used by `manifest` and by `patients`.
+    """
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    table: list[dict[str, str]] = []
+    header: list[str] = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not header:
+                header = _header(path, cells, needed)
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: has {len(cells)} cells; the header has {len(header)}. A cell that "
+                    'holds a comma stands in "quotes"'
+                )
+            else:
+                table.append({**dict(zip(header, cells, strict=True)), "": str(reader.line_num)})
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: cannot be read as CSV ({error})") from None
+    if not table:
+        raise DataError(f"{path}: lists nothing; it needs a header with {', '.join(needed)} and a row a slice")
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; it should be a CSV table")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DataError(f"{path}: has {size:,} bytes; allowed for a table: {MAX_BYTES:,}")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _header(path: Path, names: list[str], needed: tuple[str, ...]) -> list[str]:
+    if missing := [name for name in needed if name not in names]:
+        raise DataError(
+            f"{path}, line 1: has no column {' or '.join(missing)}; found {', '.join(map(repr, names[:12]))}. The header "
+            "names the columns, with commas between them"
+        )
+    for name in names:
+        if names.count(name) > 1 or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+            raise DataError(f"{path}, line 1: column {name!r}; allowed: each once, letters, digits and _")
+    return names
+
+
+def _lines(path: Path, labels: dict[str, str] | None) -> list[dict[str, str]]:
+    """The table's rows, their values checked, labels and parts in the study's words."""
+    lines, first = rows(path, NEEDED), {}
+    if taken := sorted(set(lines[0]) & set(RESERVED)):
+        raise DataError(f"{path}, line 1: column {taken[0]!r} is the reader's own; give it another name")
+    for line in lines:
+        where = f"{path}, line {line['']}"
+        for column in ("path", "mask"):
+            _check_path(where, column, line.get(column, ""))
+        if (other := first.setdefault(line["path"], line[""])) != line[""]:
+            raise DataError(f"{where}: {line['path']} stands in line {other} too; allowed: once")
+        if labels is not None and line["label"] not in labels:
+            raise DataError(f"{where}: {line['path']}: label is {line['label']!r}; mapped are {', '.join(labels)}")
+        line["label"] = labels[line["label"]] if labels is not None else line["label"]
+        if not re.fullmatch("[a-z0-9][a-z0-9_]*", line["label"]):
+            raise DataError(
+                f"{where}: {line['path']}: label is {line['label']!r}; allowed: small letters, digits and _, or a table "
+                "`labels` in the parameter file that maps it"
+            )
+        line["part"] = folders.PARTS.get(line.get("part", "").lower(), line.get("part", ""))
+        line["plane"] = line.get("plane", "") or "unknown"
+        for column, allowed in (("part", manifests.PARTS), ("plane", manifests.PLANES)):
+            if line[column] not in allowed:
+                words = ", ".join(a or "empty" for a in allowed)
+                raise DataError(f"{where}: {line['path']}: {column} is {line[column]!r}; allowed: {words}")
+    return lines
+
+
+def _check_path(where: str, column: str, path: str) -> None:
+    if not path and column == "path":
+        raise DataError(f"{where}: path is empty")
+    parts = PurePosixPath(path).parts
+    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in parts or path != "/".join(parts):
+        raise DataError(
+            f"{where}: {column} is {path!r}; allowed: a path below the table's folder, such as scans/1.png, with / between "
+            "folders"
+        )
+
+
+def _row(path: Path, line: dict[str, str]) -> dict | DataError:
+    try:
+        image, mask = _decode(path, line["path"], line.get("mask", ""))
+    except DataError as error:
+        return DataError(f"{path}, line {line['']}: {error}")
+    further = {name: text for name, text in line.items() if name and name not in KNOWN}
+    return {
+        "image_id": line["path"],
+        "path": line["path"],
+        "label": line["label"],
+        "patient_id": line.get("patient_id") or line["path"],
+        "patient_group": line.get("patient_group", ""),
+        "plane": line["plane"],
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "mask_area": 0 if mask is None else int(mask.sum()),
+        "sha256": manifests.identity(image, mask),
+        "part": line["part"],
+        "mask": line.get("mask", ""),
+        **further,
+    }
+
+
+def _decode(path: Path, slice_: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:
+    image, _ = folders.read(path.parent, slice_)
+    if not mask:
+        return image, None
+    drawn, _ = folders.read(path.parent, mask)
+    name = f"{path.parent}/{mask}"
+    if drawn.shape != image.shape:
+        sizes = (f"{a.shape[1]} x {a.shape[0]}" for a in (drawn, image))
+        raise DataError(
+            "{}: is a mask of {} pixels; its slice {} has {}".format(name, next(sizes), slice_, next(sizes))
+        )
+    # A mask saved as JPEG has a fringe of greys, and one of several tissues several values: neither says what is tumour.
+    values = np.unique(drawn)
+    if len(values) > 2 or values[0] != 0:
+        raise DataError(
+            f"{name}: is a mask with the values {', '.join(map(str, values[:5]))}{', ...' if len(values) > 5 else ''}; "
+            "allowed: 0 outside the tumour, and one other value inside"
+        )
+    return image, drawn > 0
+
+
+@functools.lru_cache(maxsize=4)
+def _masks(path: Path, changed: int) -> dict[str, str]:
+    """The mask of each slice; `changed` tells a table from its earlier state."""
+    return {line["path"]: line.get("mask", "") for line in rows(path, NEEDED)}
