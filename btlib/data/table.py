@@ -221,7 +221,7 @@ def _decode(path: Path, slice_: str, mask: str) -> tuple[np.ndarray, np.ndarray 
     if drawn.shape != image.shape:
         sizes = (f"{a.shape[1]} x {a.shape[0]}" for a in (drawn, image))
         raise DataError(
-            "{}: is a mask of {} pixels; its slice {} has {}".format(name, next(sizes), slice_, next(sizes))
+            f"{name}: is a mask of {next(sizes)} pixels; its slice {slice_} has {next(sizes)}"
         )
     # A mask saved as JPEG has a fringe of greys, and one of several tissues several values: neither says what is tumour.
     values = np.unique(drawn)
