@@ -13,6 +13,7 @@ from btlib.study import digest, tables
 
 SITE = Path(__file__).resolve().parent
 LITERATURE = "literature.csv"
+START = {"imagenet": "ImageNet"}
 
 
 def write(profile: str) -> Path:
@@ -40,7 +41,9 @@ def write(profile: str) -> Path:
         words = {key: " ".join(getattr(figure, key).split()) for key in ("alt", "caption")}
         figures[name] = {"file": f"figures/{name}.svg", **words}
     loader = jinja2.FileSystemLoader(SITE / "templates")
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     text = environment.get_template("findings.md").render(context(kept, figures, profile))
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     files.write_text(kept.folder / "README.md", text)
@@ -84,6 +87,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     confusion, protocol = digest.own(kept, "confusion")
     again, claimed = kept.folder / "reproduced.csv", kept["claims"]
     literature = home() / "reports" / LITERATURE
+    limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     return {
         "figures": figures,
         "measured": measured(kept),
@@ -95,12 +99,13 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
         "literature": pd.read_csv(literature).to_dict("records") if literature.exists() else [],
         "again": pd.read_csv(again).to_dict("records") if again.exists() else [],
-        "limitations": re.findall(r"^- \*\*(.+?)\*\*", (SITE / "limitations.md").read_text(encoding="utf-8"), re.M),
+        "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
         "profile": profile,
         "share": lambda value: "" if pd.isna(value) else f"{100 * value:.1f} %",
         "class_name": theme.class_name,
         "model_name": theme.model_name,
+        "words": tables.WORDS["words"],
         "sets": sorted(path.parent.name for path in home().glob("reports/nickparvar/README.md")),
     }
 
@@ -119,9 +124,11 @@ def measured(kept: digest.Kept) -> dict[str, str]:
     commits = list(dict.fromkeys(f["commit"][:12] + "+changes" * f["commit"].endswith("+changes") for f in fits))
     hours = sum(f["fit_seconds"] for f in kept.about["fits"]) / 3600
     train, validation = ([f[key] for f in fits] for key in ("n_train", "n_validation"))
-    held = f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
+    held = (
+        f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
+    )
     return {
-        "Network": f"{theme.model_name(kept.model)}, {kept.weights} weights, {epochs} epochs; {how}; "
+        "Network": f"{theme.model_name(kept.model)}, {START.get(kept.weights, kept.weights)} weights, {epochs} epochs; {how}; "
         + ("trained with erased tumours" if erasing else "no tumours erased in training"),
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {-(-size // stride)} x "
         f"{-(-size // stride)} cells (one for {stride} pixels)",
@@ -150,7 +157,9 @@ def _earlier(kept: digest.Kept) -> dict[str, str]:
     now, then = params.load(kept.about["profile"]).model_dump(mode="json"), kept.about["parameters"]
     recipes = [about["recipes"][about["proposed"]["recipe"]] for about in (now, then)]
     changed = [key for key in now["proposed"] if now["proposed"][key] != then["proposed"].get(key)]
-    changed += [key for key in recipes[0] if recipes[0][key] != recipes[1].get(key) and (recipes[0][key] or key in recipes[1])]
+    changed += [
+        key for key in recipes[0] if recipes[0][key] != recipes[1].get(key) and (recipes[0][key] or key in recipes[1])
+    ]
     changed += ["validation_fraction"] * (now["split"]["validation_fraction"] != then["split"]["validation_fraction"])
     if not changed:
         return {}
@@ -180,8 +189,8 @@ def findings(kept: digest.Kept) -> list[str]:
         first = rows[rows["kind"] == "map"].iloc[0]
         control = rows[rows["kind"] == "control"].sort_values("value").iloc[-1]
         made.append(
-            f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; {control.name}, "
-            f"which knows no slice, on {_interval(control)}."
+            f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; the best control "
+            f"({control.name}), which does not see the slice, on {_interval(control)}."
         )
     for name, part in digest.second_sets(kept).items():
         rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
@@ -213,7 +222,11 @@ def _claim(row: dict) -> dict[str, str]:
     paper = "" if pd.isna(row["paper"]) else f"{100 * row['paper']:.2f} %"
     if paper and not pd.isna(row.get("paper_low")):
         paper += f" ({100 * row['paper_low']:.1f} to {100 * row['paper_high']:.1f})"
-    return {**{k: row[k] for k in ("claim", "verdict")}, "paper": paper, "ours": readable.interval(*cells.values(), kind)}
+    return {
+        **{k: row[k] for k in ("claim", "verdict")},
+        "paper": paper,
+        "ours": readable.interval(*cells.values(), kind),
+    }
 
 
 def _holds(name: str) -> str:
