@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
-.PHONY: help report results plan test torture lint serve notebooks picture bench lock clean
+.PHONY: help report results plan test torture lint serve notebooks bench lock clean
 
 help:  ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,9 +41,6 @@ lint: $(READY)  ## check style; notebooks must be stored without outputs
 
 notebooks: $(READY)  ## open copies of the notebooks (notebooks/copies) in JupyterLab
 	@$(BIN)/python -m btlib lab
-
-picture: $(READY)  ## take README's picture of the quick profile's report (needs chromium and a built report)
-	$(BIN)/python tests/picture.py
 
 bench: $(READY)  ## measure speed and cost, each as a ratio within one run; writes reports/bench.md
 	$(BIN)/python -m benchmarks bench

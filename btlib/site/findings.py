@@ -13,6 +13,7 @@ from btlib.study import digest, tables
 
 SITE = Path(__file__).resolve().parent
 LITERATURE = "literature.csv"
+START = {"imagenet": "ImageNet"}
 
 
 def write(profile: str) -> Path:
@@ -86,6 +87,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     confusion, protocol = digest.own(kept, "confusion")
     again, claimed = kept.folder / "reproduced.csv", kept["claims"]
     literature = home() / "reports" / LITERATURE
+    limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     return {
         "figures": figures,
         "measured": measured(kept),
@@ -97,12 +99,13 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
         "literature": pd.read_csv(literature).to_dict("records") if literature.exists() else [],
         "again": pd.read_csv(again).to_dict("records") if again.exists() else [],
-        "limitations": re.findall(r"^- \*\*(.+?)\*\*", (SITE / "limitations.md").read_text(encoding="utf-8"), re.M),
+        "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
         "profile": profile,
         "share": lambda value: "" if pd.isna(value) else f"{100 * value:.1f} %",
         "class_name": theme.class_name,
         "model_name": theme.model_name,
+        "words": tables.WORDS["words"],
         "sets": sorted(path.parent.name for path in home().glob("reports/nickparvar/README.md")),
     }
 
@@ -125,7 +128,7 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
     )
     return {
-        "Network": f"{theme.model_name(kept.model)}, {kept.weights} weights, {epochs} epochs; {how}; "
+        "Network": f"{theme.model_name(kept.model)}, {START.get(kept.weights, kept.weights)} weights, {epochs} epochs; {how}; "
         + ("trained with erased tumours" if erasing else "no tumours erased in training"),
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {-(-size // stride)} x "
         f"{-(-size // stride)} cells (one for {stride} pixels)",
@@ -186,8 +189,8 @@ def findings(kept: digest.Kept) -> list[str]:
         first = rows[rows["kind"] == "map"].iloc[0]
         control = rows[rows["kind"] == "control"].sort_values("value").iloc[-1]
         made.append(
-            f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; {control.name}, "
-            f"which knows no slice, on {_interval(control)}."
+            f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; the best control "
+            f"({control.name}), which does not see the slice, on {_interval(control)}."
         )
     for name, part in digest.second_sets(kept).items():
         rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]

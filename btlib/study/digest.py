@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from btlib import DataError
+from btlib import CLASSES, DataError
 from btlib.scores.resampling import share
 
 PAPER, SLICES = 0.9935, 613
@@ -96,7 +96,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
         rows.append(_row(group, name, r.accuracy, r.accuracy_low, r.accuracy_high, r.n_test))
     rows += [row for row in (_voted(kept["patients"]),) if row]
     for name, part in second_sets(kept).items():
-        for r in part[part["slices"] != "copies"].itertuples():
+        for r in part[part["slices"].isin(["all", "clean"])].itertuples():
             words = {"all": "As downloaded", "clean": "Without its copies"}[r.slices]
             rows.append(_row(name, words, r.value, r.low, r.high, r.n))
     return pd.DataFrame(rows)
@@ -122,7 +122,7 @@ def second_sets(kept: Kept) -> dict[str, pd.DataFrame]:
         kept: table cross_dataset; its column `set` names several sets, without it the set is provenance.json's.
 
     Returns:
-        slices ("all", "copies" where the table tells, "clean"), value, low, high (0 to 1), n. Empty where no set is kept.
+        slices ("all", "copies of training slices", "clean"), value, low, high (0 to 1), n. Empty where no set is kept.
 
     Used by `make results`.
     """
@@ -135,8 +135,8 @@ def second_sets(kept: Kept) -> dict[str, pd.DataFrame]:
         table = table.assign(set=path)
     made = {}
     for path, part in table.groupby("set", sort=False):
-        part = part.replace({"slices": {"overlapping": "copies"}})
-        part = part[part["slices"].isin(["all", "copies", "clean"])]
+        part = part.replace({"slices": {"overlapping": "copies of training slices"}})
+        part = part[part["slices"].isin(["all", "copies of training slices", "clean"])]
         names = {"accuracy": "value", "accuracy_low": "low", "accuracy_high": "high"}
         made[in_print(path)] = part.rename(columns=names).reset_index(drop=True)
     return made
@@ -192,15 +192,14 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     names = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM", "layercam": "LayerCAM"}
     words = table["method"].replace(names)
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
-    recipe = table["model"].str.split("/").str[1].fillna("as proposed")
+    recipe = table["model"].str.partition("/")[2].replace("", "as proposed")
     words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe.str.replace("_", " "))
     if "grid" in table and table["grid"].nunique() > 1:
         words = words + " (" + table["grid"].astype(str) + ")"
     made = table.assign(row=words, label=np.where(table["by"] == "all", "all", table["group"]), value=table["mean"])
-    order = made["kind"].map({"map": 0, "control": 1, "ceiling": 2})
-    return made.assign(order=order).sort_values("order", kind="stable")[
-        ["label", "row", "kind", "value", "low", "high"]
-    ]
+    order, labels = ["map", "control", "ceiling"], ["all", *CLASSES]
+    made["order"] = [order.index(k) * 100 + labels.index(c) for k, c in zip(made["kind"], made["label"], strict=True)]
+    return made.sort_values("order", kind="stable")[["label", "row", "kind", "value", "low", "high"]]
 
 
 def erased(table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -305,8 +304,7 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     protocol = next((p for p in APART if p in set(split["protocol"])), split["protocol"].iloc[0])
     one = split[split["protocol"] == protocol].iloc[0]
     rest = int(one["n_train"] + one["n_validation"])
-    words = f"{ROWS.get(protocol, protocol)}: first of {(split['protocol'] == protocol).sum()}, training"
-    words += f" ({int(one['n_validation'])} of them for validation)" if one["n_validation"] else ""
+    words = "Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else "")
     rows = [
         ("In the study", "step", int(whole["patients"]), int(whole["slices"])),
         (words, "part", int(one["patients_train"]), rest),

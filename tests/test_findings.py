@@ -1,0 +1,132 @@
+"""The results page is what its kept tables say, and nothing else."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from btlib import DataError
+from btlib.site import findings
+from btlib.study import digest
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "reports" / "figshare"
+
+
+@pytest.fixture(scope="module")
+def anew(tmp_path_factory):
+    """A copy of the kept tables from which the page is made anew."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(KEPT, home / "reports" / "figshare", ignore=shutil.ignore_patterns("figures", "README.md", "html"))
+    shutil.copy(ROOT / "reports" / "literature.csv", home / "reports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BTLIB_HOME", str(home))
+        return findings.write("figshare").parent
+
+
+def skeleton(svg):
+    """An SVG's text with its numbers and hashed ids taken out, and the numbers."""
+    text = re.sub(r"[mpch][0-9a-f]{10}", "ID", svg)
+    number = r"-?\d+(?:\.\d+)?"
+    return re.sub(number, "N", text), np.array(re.findall(number, text), float)
+
+
+def test_the_kept_page_is_what_the_kept_tables_give(anew):
+    assert (anew / "README.md").read_text() == (KEPT / "README.md").read_text(), "run `make results`"
+
+
+def test_the_kept_figures_are_what_the_kept_tables_give(anew):
+    told = set(re.findall(r"\]\(figures/(\w+)\.svg\)", (KEPT / "README.md").read_text()))
+    assert told == {path.stem for path in anew.glob("figures/*.svg")}
+    for name in told:
+        (text, numbers), (kept, others) = (skeleton((d / f"figures/{name}.svg").read_text()) for d in (anew, KEPT))
+        assert text == kept, f"{name}: run `make results`"
+        np.testing.assert_allclose(numbers, others, atol=0.02, err_msg=name)
+
+
+def test_no_figure_of_the_page_holds_a_picture_or_takes_a_notebooks_name(anew):
+    saved = "".join(path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for path in anew.glob("figures/*.svg"):
+        assert "<image" not in path.read_text()
+        assert f'\\"{path.stem}\\", ' not in re.sub(r"tables\.write\([^)]*\)", "", saved), path.stem
+
+
+def test_every_link_of_the_page_leads_somewhere(anew):
+    links = re.findall(r"\]\(([^)#]+)\)", (KEPT / "README.md").read_text())
+    assert len(links) > 30
+    assert [link for link in links if "://" not in link and not (KEPT / link).exists()] == []
+
+
+def test_making_the_page_loads_no_deep_learning_library():
+    code = (
+        "import sys; from btlib.site import findings; print({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
+def kept_of(tmp_path, **frames):
+    (tmp_path / "tables").mkdir()
+    for name, frame in frames.items():
+        frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
+    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet"}, "statistics": {"level": 0.95}, '
+    about += '"comparison": {"protocol": "image_holdout", "seeds": [0]}}, "data": [], "fits": []}'
+    (tmp_path / "provenance.json").write_text(about)
+    return digest.Kept(tmp_path)
+
+
+LEAKAGE = pd.DataFrame(
+    [
+        ("image_holdout", "0", 100, 0.95, 0.9, 1.0),
+        ("image_holdout", "1", 100, 0.97, 0.9, 1.0),
+        ("image_holdout", "all", 200, 0.96, 0.9, 1.0),
+        ("group_folds", "0", 50, 0.9, 0.8, 1.0),
+    ],
+    columns=["protocol", "seed", "n_test", "accuracy", "accuracy_low", "accuracy_high"],
+)
+
+
+def test_the_ladder_counts_wrong_slices_and_leaves_out_rows_that_pool_seeds(tmp_path):
+    table = digest.ladder(kept_of(tmp_path, leakage=LEAKAGE))
+    assert list(table["wrong"]) == [4, 5, 3, 5]
+    assert list(table["n"]) == [613, 100, 100, 50]
+    assert list(table["group"]) == ["The paper", "Slices at random", "Slices at random", "Patients apart"]
+    # Wilson's interval of 609 of 613, by hand: (k + 1.92) / (n + 3.84) -+ 1.96 sqrt(k (n - k) / n + 0.96) / (n + 3.84)
+    spread = 1.96 * np.sqrt(609 * 4 / 613 + 0.96)
+    bounds = [(610.92 - spread) / 616.84, (610.92 + spread) / 616.84]
+    np.testing.assert_allclose(table.loc[0, ["low", "high"]].astype(float), bounds, atol=1e-4)
+
+
+def test_second_sets_count_what_is_no_copy(tmp_path):
+    names = ["slices", "augmentation", "n", "n_glioma", "accuracy", "accuracy_low", "accuracy_high"]
+    rows = [("all", "none", 10, 10, 0.9, 0.8, 1), ("clean", "none", 4, 4, 0.5, 0.1, 0.9)]
+    rows += [("all", "mirrored slices averaged", 10, 10, 0.1, 0, 1)]
+    kept = kept_of(tmp_path, cross_dataset=pd.DataFrame(rows, columns=names).assign(set="data/pmram"))
+    counts, scores = digest.copies(kept)
+    assert counts.to_dict("records") == [{"set": "PMRAM", "label": "glioma", "n": 10, "copies": 6}]
+    assert list(scores["value"]) == [0.9, 0.5]
+    assert digest.share_of_copies(kept) == {"PMRAM": 0.6}
+
+
+def test_scores_of_a_class_come_from_the_confusion_matrix():
+    cells = [("a", "a", 8), ("a", "b", 2), ("b", "a", 1), ("b", "b", 9)]
+    table = digest.per_class(pd.DataFrame(cells, columns=["label", "predicted", "n"]))
+    assert table.loc[0, ["support", "recall"]].tolist() == [10, 0.8]
+    assert table.loc[0, "precision"] == pytest.approx(8 / 9)
+    assert table.loc[0, "specificity"] == pytest.approx(9 / 10)
+    assert table.loc[0, "f1"] == pytest.approx(16 / 19)
+
+
+def test_a_page_without_a_table_leaves_its_section_out(tmp_path):
+    kept = kept_of(tmp_path, leakage=LEAKAGE)
+    assert set(findings.drawn(kept)) == {"ladder"}
+
+
+def test_nothing_kept_is_told_by_the_folders_name(tmp_path):
+    with pytest.raises(DataError, match=str(tmp_path)):
+        digest.Kept(tmp_path)
