@@ -94,8 +94,8 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: ablation.csv, in the order to draw: change (words), or factor and setting; accuracy or value (0 to 1),
-            difference, difference_low, difference_high (-1 to 1, from the proposed network on the same slices), seeds
-            (number of fits), proposed (bool: the row that the others are compared with).
+            difference, difference_low, difference_high (-1 to 1, from the proposed network on the same slices), fits
+            (how many), proposed (bool: the row that the others are compared with).
 
     Used by notebook 04 and the results page.
     """
@@ -111,10 +111,10 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     axis.axvline(0, color=theme.GREY, lw=0.9, ls="--", zorder=0)
     for at, accuracy in enumerate(100 * table[name]):
         theme.beside_row(axis, at, f"{accuracy:.1f} %")
-    seeds = " to ".join(str(n) for n in sorted({table["seeds"].min(), table["seeds"].max()})) if len(table) else "no"
+    fits = " to ".join(str(n) for n in sorted({table["fits"].min(), table["fits"].max()})) if len(table) else "no"
     base = f"{100 * proposed[name].iloc[0]:.1f} %" if len(proposed) else "not fitted"
     axis.set_title(f"Proposed network: {base}", size=9)
-    axis.set_xlabel(f"Change of accuracy (points), interval over patients, {seeds} seed{'' if seeds == '1' else 's'}")
+    axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
     return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
 
 

@@ -78,7 +78,7 @@ def drawn(kept: digest.Kept) -> dict:
     if bins:
         made["confidence"] = performance.reliability(*bins, slices="test slices, patients apart")
     if kept["ablation"] is not None:
-        made["changes"] = learning.ablation(kept["ablation"].rename(columns={"fits": "seeds"}))
+        made["changes"] = learning.ablation(kept["ablation"].rename(columns={"seeds": "fits"}))
     return made
 
 

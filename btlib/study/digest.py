@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from btlib import CLASSES, DataError
+from btlib import DataError
 from btlib.scores.resampling import share
 
 PAPER, SLICES = 0.9935, 613
@@ -197,7 +197,8 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     if "grid" in table and table["grid"].nunique() > 1:
         words = words + " (" + table["grid"].astype(str) + ")"
     made = table.assign(row=words, label=np.where(table["by"] == "all", "all", table["group"]), value=table["mean"])
-    order, labels = ["map", "control", "ceiling"], ["all", *CLASSES]
+    order = ["map", "control", "ceiling"]
+    labels = ["all", *made.loc[made["label"] != "all", "label"].unique()]
     made["order"] = [order.index(k) * 100 + labels.index(c) for k, c in zip(made["kind"], made["label"], strict=True)]
     return made.sort_values("order", kind="stable")[["label", "row", "kind", "value", "low", "high"]]
 
