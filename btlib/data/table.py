@@ -220,9 +220,7 @@ def _decode(path: Path, slice_: str, mask: str) -> tuple[np.ndarray, np.ndarray 
     name = f"{path.parent}/{mask}"
     if drawn.shape != image.shape:
         sizes = (f"{a.shape[1]} x {a.shape[0]}" for a in (drawn, image))
-        raise DataError(
-            f"{name}: is a mask of {next(sizes)} pixels; its slice {slice_} has {next(sizes)}"
-        )
+        raise DataError(f"{name}: is a mask of {next(sizes)} pixels; its slice {slice_} has {next(sizes)}")
     # A mask saved as JPEG has a fringe of greys, and one of several tissues several values: neither says what is tumour.
     values = np.unique(drawn)
     if len(values) > 2 or values[0] != 0:
