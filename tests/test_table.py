@@ -215,6 +215,13 @@ def test_a_join_that_leaves_anything_over_stops(folders, home, rows, columns, to
         datasets.manifest(named(folders, rows, columns or ("image", "patient", "group")))
 
 
+def test_a_table_of_patients_that_is_not_there_is_missed_before_any_picture_is_read(folders, home, monkeypatch):
+    given = named(folders).model_copy(update={"patients": str(folders / "none.csv")})
+    monkeypatch.setattr(datasets, "_build_manifest", lambda *_: pytest.fail("pictures were read"))
+    with pytest.raises(DataError, match=r"none\.csv: no such table of patients"):
+        datasets.manifest(given)
+
+
 def test_slices_that_were_skipped_may_stand_in_the_table(folders, home):
     (folders / "set" / "glioma" / "0.png").write_bytes(b"no picture")
     slices = datasets.manifest(named(folders).model_copy(update={"unreadable": "skip"}))

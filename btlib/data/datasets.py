@@ -132,6 +132,8 @@ def absent(data: params.Data) -> str:
     Used by every reader of a data set, and by notebook 06, which goes on without the sets that are not there.
     """
     root = folder(data)
+    if data.patients and not (home() / data.patients).is_file():
+        return f"{home() / data.patients}: no such table of patients; `python -m btlib audit {data.path} SETS --patients` writes one"
     if data.phantom is not None or (root.is_file() if data.source == "table" else root.is_dir()):
         return ""
     kind = "table" if data.source == "table" else "data folder"
