@@ -122,6 +122,14 @@ def results(args) -> None:
     print(findings.write(args.profile))
 
 
+def share(args) -> None:
+    """Write who trains and who is tested, without a pixel: manifest.csv, parts.csv and croissant.json."""
+    from btlib import params
+    from btlib.deploy import share as shared
+
+    print(shared.write(params.load(args.params)))
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import pandas as pd
@@ -195,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", help="where to put it")
     add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
     add(results, "figshare").add_argument("profile", help="a profile whose tables lie under reports/")
+    add(share, "params/figshare.yaml").add_argument("params", help="a parameter file")
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="JPEG, PNG, WebP, .dcm, .nii[.gz][:k] (axial slice k), .mat, or a folder")

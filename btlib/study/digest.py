@@ -305,12 +305,12 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     protocol = next((p for p in APART if p in set(split["protocol"])), split["protocol"].iloc[0])
     one = split[split["protocol"] == protocol].iloc[0]
     rest = int(one["n_train"] + one["n_validation"])
+    training = "Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else "")
     rows = [
         ("Downloaded", "step", int(whole["patients"]), int(whole["slices"])),
         ("Unreadable or without a label", "excluded", 0, 0),
         ("In the study", "step", int(whole["patients"]), int(whole["slices"])),
-        ("Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else ""), "part")
-        + (int(one["patients_train"]), rest),
+        (training, "part", int(one["patients_train"]), rest),
         ("Tested", "part", int(one["patients_test"]), int(one["n_test"])),
     ]
     return pd.DataFrame(rows, columns=["part", "kind", "patients", "slices"])
