@@ -21,7 +21,7 @@ def valid(path):
 def test_manifest_and_parts_are_read_back_through_their_description(study, home):
     path = share.write(study)
     dataset, table = valid(path), datasets.manifest(study.data)
-    rows = [row for row in dataset.records("manifest")]
+    rows = list(dataset.records("manifest"))
     assert [row["manifest/image_id"].decode() for row in rows] == list(table["image_id"])
     assert [row["manifest/sha256"].decode() for row in rows] == list(table["sha256"])
     parts = pd.read_csv(path.with_name("parts.csv"), dtype=str)
