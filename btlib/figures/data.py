@@ -43,10 +43,10 @@ def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
     Used by notebook 01.
     """
     counts = table.groupby(["label", "patient_id"], sort=False).size()
-    labels = list(table["label"].unique())
+    labels = theme.colours(table["label"])
     figure, axes = theme.subplots(1, len(labels), 7.4, 2.3, sharex=True, sharey=True, squeeze=False)
-    for axis, label in zip(axes[0], labels, strict=True):
-        sns.histplot(counts[label].to_numpy(), discrete=True, color=theme.colours(labels)[label], alpha=1, ax=axis)
+    for axis, (label, colour) in zip(axes[0], labels.items(), strict=True):
+        sns.histplot(counts[label].to_numpy(), discrete=True, color=colour, alpha=1, ax=axis)
         axis.set(title=class_name(label), xlabel="Slices of a patient", ylabel="Patients")
         theme.whole_numbers(axis.xaxis, axis.yaxis)
     return described(figure, "slices_per_patient", least=counts.min(), most=counts.max(), median=counts.median())
@@ -62,9 +62,9 @@ def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
     """
     figure, (tumours, widths) = theme.subplots(1, 2, 7.4, 2.8)
     masked = table.dropna(subset="mask_area_percent")
-    for number, (label, part) in enumerate(masked.groupby("label", sort=False)):
-        style = {"color": theme.colours(masked["label"].unique())[label], "ls": theme.LINES[number % 5]}
-        sns.ecdfplot(part["mask_area_percent"], stat="percent", label=class_name(label), ax=tumours, **style)
+    for (label, colour), line in zip(theme.colours(masked["label"]).items(), 2 * theme.LINES, strict=False):
+        percent = masked.loc[masked["label"] == label, "mask_area_percent"]
+        sns.ecdfplot(percent, stat="percent", label=class_name(label), ax=tumours, color=colour, ls=line)
     tumours.set(xlabel="Tumour (% of the slice's pixels, log scale)", ylabel="Slices with less (%)", xscale="log")
     tumours.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
     tumours.xaxis.set_major_formatter("{x:g}")
@@ -88,7 +88,7 @@ def examples(images, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
 
     Used by notebook 01.
     """
-    rows, columns = list(chosen["label"].unique()), sorted(chosen["plane"].unique())
+    rows, columns = list(theme.colours(chosen["label"])), sorted(chosen["plane"].unique())
     figure, axes = theme.pictures(len(rows) or 1, len(columns) or 1, 2.2 * (len(columns) or 1), 2.2 * (len(rows) or 1))
     for image, mask, about in zip(images, masks, chosen.itertuples(), strict=True):
         axis = axes[rows.index(about.label), columns.index(about.plane)]
@@ -155,8 +155,7 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
     Used by notebook 02 and the results page.
     """
     sums = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]].sum()
-    order = list(theme.PROTOCOL_NAMES)
-    sums = sums.loc[sorted(sums.index, key=lambda name: order.index(name) if name in order else len(order))]
+    sums = sums.loc[theme.strictness(sums.index)]
     names = ["Of a patient seen in training", "With a near-identical slice in training"]
     share = 100 * sums.iloc[:, 1:].div(sums["n_test"], axis=0).set_axis(names, axis=1)
     share.index = [theme.in_print(name) for name in share.index]

@@ -77,7 +77,7 @@ def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Fi
 
     Used by notebook 05.
     """
-    rows = [(label, outcome) for label in chosen["label"].unique() for outcome in ("right", "wrong")]
+    rows = [(label, outcome) for label in theme.colours(chosen["label"]) for outcome in ("right", "wrong")]
     figure, axes = theme.pictures(max(len(rows), 1), 9, 7.4, 0.95 * max(len(rows), 1))
     rules = ("highest", "median", "lowest")
     for row, (label, outcome) in enumerate(rows):
@@ -129,7 +129,7 @@ def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
 
     Used by notebook 05.
     """
-    labels = list(slices["label"].unique())
+    labels = list(theme.colours(slices["label"]))
     figure, axes = theme.pictures(1, len(labels), 0.6 + 2.3 * len(labels), 2.7)
     for axis, label in zip(axes[0], labels, strict=True):
         rows = (slices["label"] == label).to_numpy()
@@ -157,7 +157,7 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
         whole["words"] += " (" + whole["grid"].astype(str) + ")"
     models, scores = list(whole["model"].unique()), [s for s in SCORE_NAMES if s in set(whole["score"])]
     counts = [whole.loc[whole["model"] == model, "words"].nunique() for model in models]
-    size = (1.6 + 1.35 * len(scores), 0.9 + sum(0.4 + 0.17 * n for n in counts))
+    size = (1.7 + 1.1 * len(scores), 0.9 + sum(0.4 + 0.17 * n for n in counts))
     figure, axes = theme.subplots(len(models), len(scores), *size, squeeze=False, sharey="row", height_ratios=counts)
     for row, model in zip(axes, models, strict=True):
         for axis, score in zip(row, scores, strict=True):

@@ -42,13 +42,14 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     axes[2].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     first = np.flatnonzero(np.append(True, stages[1:] != stages[:-1]))
     _mark_stages(axes, first, len(history))
-    words = [theme.model_name(model)] + ([f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else [])
+    name = theme.model_name(model)
+    words = [name[:1].upper() + name[1:]] + ([f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else [])
     words += [] if validated else ["no slices were kept for validation"]
     figure.suptitle(textwrap.fill(": ".join([*words[:1], ", ".join(words[1:])]).rstrip(": "), 110), size=8)
     theme.legend(figure, axes[0], "outside lower center")
     said = ("training beside validation slices", "one line for training and one for validation slices")
     said = said if validated else ("on training slices; none were kept for validation", "one line, for training slices")
-    return described(figure, "learning_curves", model=theme.model_name(model), drawn=said[0], lines=said[1])
+    return described(figure, "learning_curves", model=name, drawn=said[0], lines=said[1])
 
 
 def _mark_stages(axes, first, epochs: int) -> None:
@@ -74,8 +75,7 @@ def fits(table: pd.DataFrame) -> mpl.figure.Figure:
     """
     name = "value" if "value" in table else "accuracy"
     table = table.assign(percent=100 * table[name], split=table["protocol"].map(theme.in_print))
-    order = [words for words in theme.PROTOCOL_NAMES.values() if words in set(table["split"])]
-    order += [words for words in table["split"].unique() if words not in order]
+    order = [theme.in_print(name) for name in theme.strictness(table["protocol"])]
     figure, axis = theme.subplots(1, 1, 6.4, 0.7 + 0.5 * len(order))
     sns.swarmplot(table, x="percent", y="split", order=order, color=theme.COLOURS[0], size=5.5, ax=axis)
     theme.name_rows(axis, order)

@@ -21,11 +21,11 @@ def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
     Used by notebooks 03, 04 and 06, and the results page.
     """
     groups = theme.panels(table, "model", "protocol")
-    labels = list(dict.fromkeys([*table["label"], *table["predicted"]]))
+    labels = list(theme.colours([*table["label"], *table["predicted"]]))
     names = [class_name(label).replace(" ", "\n") for label in labels]
     columns, side = min(len(groups), 3), 0.55 + 0.65 * len(labels)
     rows = -(-len(groups) // columns)
-    size = (side * columns + 1.0, (side + 0.4) * rows)
+    size = (side * columns + 1.0, (side + 0.6) * rows)
     figure, axes = theme.subplots(rows, columns, *size, squeeze=False, sharey=True)
     style = {"fmt": "", "cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "square": True, "linewidths": 0.5}
     for axis, (name, part) in zip(axes.flat, groups, strict=False):
@@ -59,19 +59,11 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Used by notebooks 03 and 04, and the results page.
     """
-    table = table.copy()
-    parts = table["score"].str.extract(rf"^({'|'.join(SCORES)})_(.+)$")
-    table[["kind", "label"]] = parts
-    table = table.dropna(subset="kind").reset_index(drop=True)
-    by = "protocol" if table.get("protocol", pd.Series(dtype=str)).nunique() > 1 else "model"
-    table["who"] = [theme.in_print(name) for name in table[by]] if by in table else ""
-    if "weights" in table and by == "model":
-        table["who"] += " (" + table["weights"].eq("imagenet").map({True: "ImageNet", False: "random"}) + ")"
-    who, labels = list(table["who"].unique()), list(table["label"].unique())
+    table = _by_class(table)
+    who, labels = list(table["who"].unique()), list(theme.colours(table["label"]))
     kinds = [kind for kind in SCORES if kind in set(table["kind"])]
-    figure, axes = theme.subplots(
-        1, len(kinds), 7.4, 0.9 + 0.19 * len(who) * (len(labels) + 0.8), sharey=True, squeeze=False
-    )
+    height = 0.9 + 0.19 * len(who) * (len(labels) + 0.8)
+    figure, axes = theme.subplots(1, len(kinds), 7.4, height, sharey=True, squeeze=False)
     table["at"] = table["who"].map(who.index) * (len(labels) + 0.8) + table["label"].map(labels.index)
     for axis, kind in zip(axes[0], kinds, strict=True):
         for number, label in enumerate(labels):
@@ -93,6 +85,17 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
     return described(figure, "per_class", scores=names, first=SCORES[kinds[0]], rows=told)
 
 
+def _by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Give scores of classes their kind, label and who: the model with its weights, or the split where there are several."""
+    table = table.join(table["score"].str.extract(rf"^(?P<kind>{'|'.join(SCORES)})_(?P<label>.+)$"))
+    table = table.dropna(subset="kind").reset_index(drop=True)
+    by = "protocol" if table.get("protocol", pd.Series(dtype=str)).nunique() > 1 else "model"
+    who = table[by].astype(str) if by in table else pd.Series("", table.index)
+    if "weights" in table and by == "model":
+        who += " (" + table["weights"].fillna("random") + ")"
+    return table.assign(who=who.map(theme.in_print))
+
+
 def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figure.Figure:
     """Draw one-vs-rest ROC curves, whole and enlarged in the corner that matters, with the area in the legend.
 
@@ -105,7 +108,7 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
     bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
     groups = theme.panels(table, "protocol", "model")
     figure, axes = theme.subplots(len(groups), 2, 7.4, 0.2 + 2.6 * len(groups), squeeze=False)
-    palette, said = theme.colours(table["label"].unique()), []
+    palette, said = theme.colours(table["label"]), []
     for (whole, corner), (name, part) in zip(axes, groups, strict=True):
         for number, (label, curve) in enumerate(part.groupby("label", sort=False)):
             text = f"{class_name(label)}: {curve['auc'].iloc[0]:.4f}"

@@ -89,7 +89,13 @@ def class_name(label: str) -> str:
 def model_name(name: str) -> str:
     """Return a model in print, also as MODEL/RECIPE or "MODEL (weights)"; one that is not listed keeps its name."""
     model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
-    return MODEL_NAMES.get(model, model) + between.replace("/", ", ") + rest
+    return MODEL_NAMES.get(model, model) + between.replace("/", ", ") + rest.replace("imagenet", "ImageNet")
+
+
+def strictness(protocols) -> list[str]:
+    """Return each protocol once, in the order of ever stricter separation, those that are not known last."""
+    names = list(dict.fromkeys(protocols))
+    return [name for name in PROTOCOL_NAMES if name in names] + [name for name in names if name not in PROTOCOL_NAMES]
 
 
 def in_print(name: str) -> str:
@@ -98,10 +104,12 @@ def in_print(name: str) -> str:
 
 
 def colours(labels) -> dict[str, str]:
-    """Return a colour for each class, the same in every figure for the classes that the study knows."""
-    known = dict(zip(("meningioma", "glioma", "pituitary"), COLOURS, strict=False)) | {"no_tumor": GREY}
-    others = [label for label in labels if label not in known]
-    return known | {label: COLOURS[(3 + i) % len(COLOURS)] for i, label in enumerate(others)}
+    """Return each class once with its colour; classes that the study knows have one order and colour in all figures."""
+    known = {"meningioma": COLOURS[0], "glioma": COLOURS[1], "pituitary": COLOURS[2], "no_tumor": GREY}
+    labels = list(dict.fromkeys(labels))
+    unknown = [label for label in labels if label not in known]
+    others = {label: COLOURS[(3 + i) % len(COLOURS)] for i, label in enumerate(unknown)}
+    return {label: colour for label, colour in (known | others).items() if label in labels}
 
 
 def panels(table: pd.DataFrame, *names: str) -> list[tuple[str, pd.DataFrame]]:
