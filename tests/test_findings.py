@@ -136,7 +136,7 @@ def test_a_checklist_that_asks_for_an_unknown_value_names_it(tmp_path, monkeypat
     monkeypatch.setattr(checklist, "ITEMS", items)
     monkeypatch.setattr(checklist, "values", lambda kept: {"slices": "3"})
     with pytest.raises(DataError, match=r"items.yaml: no value 'nonsense'; allowed: slices"):
-        checklist.write(kept_of(tmp_path))
+        checklist.write(kept_of(tmp_path, leakage=LEAKAGE))
 
 
 def test_nothing_kept_is_told_by_the_folders_name(tmp_path):
