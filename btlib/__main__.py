@@ -193,6 +193,14 @@ def results(args) -> None:
     print(findings.write(args.profile))
 
 
+def share(args) -> None:
+    """Write who trains and who is tested, without a pixel: manifest.csv, parts.csv and croissant.json."""
+    from btlib import params
+    from btlib.deploy import share as shared
+
+    print(shared.write(params.load(args.params)))
+
+
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
     import os
@@ -299,7 +307,7 @@ class Version(argparse.Action):
         parser.exit()
 
 
-def share(text: str) -> float:
+def from_0_to_1(text: str) -> float:
     """Read a number from 0 to 1."""
     number = float(text)
     if not 0 <= number <= 1:
@@ -343,6 +351,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("profile", help="the profile whose report it is")
     one.add_argument("--port", type=int, default=8000)
     add(results, "figshare").add_argument("profile", help="a profile whose tables lie under reports/")
+    add(share, "params/figshare.yaml").add_argument("params", help="a parameter file")
     one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
     one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
     one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
@@ -351,8 +360,10 @@ def parser() -> argparse.ArgumentParser:
     one = add(audit, "data/nickparvar data/figshare --within --csv pairs.csv --patients patients.csv")
     one.add_argument("sets", nargs="+", type=Path, metavar="SET", help="a folder, a .csv table or a picture")
     one.add_argument("--within", action="store_true", help="with several sets: look inside each too")
-    one.add_argument("--score", type=share, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
-    one.add_argument("--allow", type=share, default=0.0, metavar="SHARE", help="exit 0 up to this share of images")
+    one.add_argument("--score", type=from_0_to_1, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
+    one.add_argument(
+        "--allow", type=from_0_to_1, default=0.0, metavar="SHARE", help="exit 0 up to this share of images"
+    )
     one.add_argument("--strict", action="store_true", help="stop at a picture that cannot be read (default: skip it)")
     for name, what in (
         ("csv", "all pairs; a folder/ gets a file for each two sets"),

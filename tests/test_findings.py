@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from btlib import DataError
-from btlib.site import findings
+from btlib.site import checklist, findings
 from btlib.study import digest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +22,11 @@ KEPT = ROOT / "reports" / "figshare"
 def anew(tmp_path_factory):
     """A copy of the kept tables from which the page is made anew."""
     home = tmp_path_factory.mktemp("home")
-    shutil.copytree(KEPT, home / "reports" / "figshare", ignore=shutil.ignore_patterns("figures", "README.md", "html"))
+    shutil.copytree(
+        KEPT,
+        home / "reports" / "figshare",
+        ignore=shutil.ignore_patterns("figures", "README.md", "checklist.md", "html"),
+    )
     shutil.copy(ROOT / "reports" / "literature.csv", home / "reports")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BTLIB_HOME", str(home))
@@ -37,7 +41,8 @@ def skeleton(svg):
 
 
 def test_the_kept_page_is_what_the_kept_tables_give(anew):
-    assert (anew / "README.md").read_text() == (KEPT / "README.md").read_text(), "run `make results`"
+    for name in ("README.md", "checklist.md"):
+        assert (anew / name).read_text() == (KEPT / name).read_text(), "run `make results`"
 
 
 def test_the_kept_figures_are_what_the_kept_tables_give(anew):
@@ -63,9 +68,7 @@ def test_every_link_of_the_page_leads_somewhere(anew):
 
 
 def test_making_the_page_loads_no_deep_learning_library():
-    code = (
-        "import sys; from btlib.site import findings; print({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules))"
-    )
+    code = "import sys; from btlib.site import checklist, findings; print({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
 
@@ -125,6 +128,15 @@ def test_scores_of_a_class_come_from_the_confusion_matrix():
 def test_a_page_without_a_table_leaves_its_section_out(tmp_path):
     kept = kept_of(tmp_path, leakage=LEAKAGE)
     assert set(findings.drawn(kept)) == {"ladder"}
+
+
+def test_a_checklist_that_asks_for_an_unknown_value_names_it(tmp_path, monkeypatch):
+    items = tmp_path / "items.yaml"
+    items.write_text('L:\n  - [1, asked, where, "{nonsense}"]\n')
+    monkeypatch.setattr(checklist, "ITEMS", items)
+    monkeypatch.setattr(checklist, "values", lambda kept: {"slices": "3"})
+    with pytest.raises(DataError, match=r"items.yaml: no value 'nonsense'; allowed: slices"):
+        checklist.write(kept_of(tmp_path, leakage=LEAKAGE))
 
 
 def test_nothing_kept_is_told_by_the_folders_name(tmp_path):

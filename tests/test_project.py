@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from btlib import files, params
+from btlib.site import findings
+from btlib.study import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -33,30 +35,45 @@ def test_every_dependency_is_pinned_with_hashes():
         assert re.match(r"[A-Za-z0-9._-]+", wanted)[0].lower() in pinned
 
 
-def test_the_readme_tells_what_the_kept_tables_hold():
-    table = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "leakage.csv")
-    kept = table.groupby("protocol")["accuracy"].last()  # a protocol's last row pools its seeds
-    told = re.findall(
-        r"[\d.]+ % (?=where slices are split|in the author's|in patient-group)", (ROOT / "README.md").read_text()
-    )
-    assert told == [f"{100 * kept[name]:.1f} % " for name in ("image_holdout", "author_folds", "group_folds")]
-    table = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "ablation.csv").set_index("setting")
-    value, low, high = 100 * table.loc["shorter", ["accuracy", "accuracy_low", "accuracy_high"]].astype(float)
-    assert f"A third of the epochs gives {value:.1f} % ({low:.1f} to {high:.1f} %)" in " ".join(
-        (ROOT / "README.md").read_text().split()
-    )
+README = " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_the_readme_tells_the_first_three_findings_of_the_kept_tables():
+    told = findings.findings(digest.Kept(ROOT / "reports" / "figshare"))
+    for number, finding in enumerate(told[:3], 1):
+        assert f"{number}. {finding}" in README
+
+
+def test_the_readme_opens_with_the_ladder_and_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    pictures = [number for number, line in enumerate(lines) if "](reports/figshare/figures/ladder.svg)" in line]
+    assert len(pictures) == 1 and pictures[0] < 10 and len(lines) < 130
+    links = re.findall(r"\]\(([^)#]+)\)", "\n".join(lines))
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_readme_tells_the_published_models_accuracy():
     card = (ROOT / "published" / "efficientnet_lite_figshare" / "README.md").read_text()
     accuracy = float(re.search(r"type: accuracy\n +value: ([\d.]+)", card)[1])
-    assert f"({100 * accuracy:.1f} %\nof 613 slices of unseen patient groups)" in (ROOT / "README.md").read_text()
-    claims = pd.read_csv(ROOT / "reports" / "figshare" / "tables" / "claims.csv")
-    said = {"reached": "is reached", "within the interval": "lies within the interval", "not reached": "is not reached"}
-    assert f"the paper's 99.35 % {said[claims['verdict'][0]]})" in (ROOT / "README.md").read_text()
+    assert f"({100 * accuracy:.1f} % of 613 slices of unseen patient groups)" in README
 
 
-def test_the_fit_that_the_readme_makes_again_is_a_kept_one():
-    (name,) = re.findall(r"btlib fit params/figshare.yaml --id (\w+)", (ROOT / "README.md").read_text())
-    kept = json.loads((ROOT / "reports" / "figshare" / "provenance.json").read_text())["fits"]
-    assert next(f["title"] for f in kept if f["id"] == name).endswith("(imagenet), image_holdout fold 0, seed 0")
+def test_every_item_of_the_checklists_has_an_answer_or_says_why_not():
+    lists = yaml.safe_load((ROOT / "btlib" / "site" / "checklist.yaml").read_text())
+    assert [[item[0] for item in items] for items in lists.values()] == [[*range(1, 45)], [*range(1, 28)]]
+    page = (ROOT / "reports" / "figshare" / "checklist.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) == 71 and all(len(row) == 4 and len(row[3].strip(" |")) > 3 for row in rows)
+    unanswered = sum(isinstance(item[3], dict) for items in lists.values() for item in items)
+    assert page.count("**Cannot be answered:**") == unanswered > 0
+
+
+def test_workflows_name_targets_that_make_has():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+        assert {run.split()[1] for run in runs if run.startswith("make ")} <= targets
 
 
 def test_the_limitations_say_how_far_fits_made_again_are_from_the_kept_ones():

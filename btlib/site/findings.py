@@ -8,7 +8,7 @@ import pandas as pd
 
 from btlib import files, home, params
 from btlib.figures import claims, data, external, gradcam, learning, performance, theme
-from btlib.site import readable
+from btlib.site import checklist, readable
 from btlib.study import digest, tables
 
 SITE = Path(__file__).resolve().parent
@@ -17,7 +17,7 @@ START = {"imagenet": "ImageNet"}
 
 
 def write(profile: str) -> Path:
-    """Write reports/<profile>/README.md and figures/*.svg from its kept tables and predictions: no data, no fit.
+    """Write reports/<profile>/README.md, checklist.md and figures/*.svg from its kept tables and predictions: no data, no fit.
 
     Args:
         profile: whose reports/<profile>/ holds provenance.json and tables/*.csv; predictions/*.csv where they are kept.
@@ -47,6 +47,7 @@ def write(profile: str) -> Path:
     text = environment.get_template("findings.md").render(context(kept, figures, profile))
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     files.write_text(kept.folder / "README.md", text)
+    checklist.write(kept)
     return kept.folder / "README.md"
 
 

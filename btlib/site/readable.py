@@ -43,8 +43,9 @@ def readable(name: str, raw: pd.DataFrame) -> Table:
     chosen = raw.query(about["rows"]) if "rows" in about else raw
     cells = _with_intervals(chosen, kinds, about.get("interval"))
     if "pivot" in about:
-        cells = _matrix(cells, **about["pivot"])
-        columns, explained = list(cells), [*about["pivot"]["index"], about["pivot"]["values"]]
+        pivot = about["pivot"] | {"index": [c for c in about["pivot"]["index"] if c in cells]}
+        cells = _matrix(cells, **pivot)
+        columns, explained = list(cells), [*pivot["index"], pivot["values"]]
     else:
         columns = explained = [c for c in about.get("columns", cells) if c in cells][:COLUMNS]
     words = name.replace("_", " ").capitalize()

@@ -305,10 +305,10 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     protocol = next((p for p in APART if p in set(split["protocol"])), split["protocol"].iloc[0])
     one = split[split["protocol"] == protocol].iloc[0]
     rest = int(one["n_train"] + one["n_validation"])
-    words = "Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else "")
+    training = "Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else "")
     rows = [
         ("In the study", "step", int(whole["patients"]), int(whole["slices"])),
-        (words, "part", int(one["patients_train"]), rest),
+        (training, "part", int(one["patients_train"]), rest),
         ("Tested", "part", int(one["patients_test"]), int(one["n_test"])),
     ]
     return pd.DataFrame(rows, columns=["part", "kind", "patients", "slices"])
