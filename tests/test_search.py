@@ -1,6 +1,6 @@
 """The search: configurations judged on validation slices alone, and the rule that was written down before."""
 
-import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -31,36 +31,39 @@ def test_the_rule_takes_the_most_accurate_of_those_that_point_and_rest_on_the_tu
     plan = runs.plan(study, "data")
     numbers = dict(zip(plan.loc[plan["purpose"] == "ablation", "id"], NUMBERS.values(), strict=True))
 
-    class Done:
-        def __init__(self, fit):
-            self.id = fit.id
-
-        def provenance(self):
-            return {"fit_seconds": 60, "commit": "c"}
-
-    monkeypatch.setattr(runs, "load", Done)
-    monkeypatch.setattr(search, "judge", lambda run, study: judged(*numbers[run.id]))
+    facts = {"fit_seconds": 60, "commit": "c"}
+    monkeypatch.setattr(search, "judged", lambda fit, study: (judged(*numbers[fit.id]), facts))
     log = search.trials(study, plan)
     assert log["accuracy"].tolist() == sorted((v[0] for v in NUMBERS.values()), reverse=True)
     assert log.loc[log["eligible"], "accuracy"].tolist() == [0.9, 0.8]
     assert log.loc[log["chosen"], "accuracy"].tolist() == [0.9]
 
 
-def test_a_run_is_judged_on_its_validation_slices_once(study, home, monkeypatch):
+def test_a_fit_is_judged_on_its_validation_slices_once_and_kept_without_its_run(study, home, monkeypatch):
     fit = runs.fit_of(study, datasets.fingerprint(study.data), study.proposed, "image_holdout", 0, 0)
     run = training.fit(study, fit)
-    table = search.judge(run, study)
+    table, facts = search.judged(fit, study)
     own = run.predictions("validation")
     assert sorted(table["image_id"]) == sorted(own["image_id"])
     logits = own[runs.logits_of(fit.classes)].to_numpy()
     assert table["right"].mean() == pytest.approx((logits.argmax(1) == own["label"].map(fit.classes.index)).mean())
     assert table[["pointing", "right_erased"]].stack().isin([0, 1]).all()
-    monkeypatch.setattr(datasets, "load", None)
-    pd.testing.assert_frame_equal(search.judge(run, study), table)
+    assert facts["commit"] == run.provenance()["commit"]
+    shutil.rmtree(run.folder)
+    pd.testing.assert_frame_equal(search.judged(fit, study)[0], table)
 
 
-def test_a_configuration_without_all_its_folds_is_not_judged(study, home):
-    given = json.loads(json.dumps(study.model_dump()))
-    given["ablation"]["changes"] = [{"head.dropout": 0.1}]
+def test_a_configuration_without_all_its_folds_is_shown_and_not_chosen(study, home, monkeypatch):
+    given = study.model_dump()
+    given["protocols"] = [{"protocol": "image_folds", "seeds": [0]}]
+    given["comparison"], given["gradcam"]["protocol"] = given["protocols"][0], "image_folds"
+    given["ablation"] = {"protocol": "image_folds", "seeds": [0], "folds": [0, 1], "changes": [{"head.dropout": 0.1}]}
     study = params.check(given, "x")
-    assert search.trials(study, runs.plan(study, "data")).empty
+    plan = runs.plan(study, "data")
+    assert search.trials(study, plan).empty
+    first = plan.loc[plan["factor"] == "head.dropout", "id"].iloc[0]
+    facts = {"fit_seconds": 60, "commit": "c"}
+    perfect = judged(1, 1, 0, 1), facts
+    monkeypatch.setattr(search, "judged", lambda fit, study: perfect if fit.id == first else None)
+    log = search.trials(study, plan)
+    assert log[["folds", "eligible", "chosen"]].to_numpy().tolist() == [["1 of 2", False, False]]

@@ -1,5 +1,7 @@
 """The search for the proposed network's recipe: configurations judged on validation slices, and the rule that picks one."""
 
+import json
+
 import pandas as pd
 
 from btlib import files, params
@@ -7,6 +9,7 @@ from btlib.data import datasets
 from btlib.fitting import runs
 from btlib.models import registry as models
 from btlib.scores import explanations, gradcam, localisation, reliance
+from btlib.study import tables
 
 FILL = "pasted"
 """What is put in a tumour's place to judge: tissue from elsewhere in the head, which no network is trained on."""
@@ -20,8 +23,32 @@ COLUMNS = (
 )
 
 
+def judged(fit: runs.Fit, study: params.Study) -> tuple[pd.DataFrame, dict] | None:
+    """Return how a fit did on its validation slices, and where it was made; None where it is neither kept nor finished.
+
+    Args:
+        fit: one of the search's.
+        study: the search: its report keeps what was judged, reports/<profile>/judged/<id>.csv and .json.
+
+    Returns:
+        What `judge` returns, and fit_seconds, commit and hardware.
+
+    Used by `python -m btlib trials`.
+    """
+    path = tables.folder(study.profile) / "judged" / f"{fit.id}.csv"
+    if not path.exists():
+        run = runs.load(fit)
+        if run is None:
+            return None
+        with files.replacing(path) as temporary:
+            judge(run, study).to_csv(temporary, index=False, lineterminator="\n")
+        facts = {key: run.provenance()[key] for key in ("title", "fit_seconds", "commit", "hardware")}
+        files.write_text(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    return pd.read_csv(path, dtype={"image_id": str}), json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
 def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
-    """Judge a run on its validation slices, once; the table is kept beside it as validation.csv.
+    """Judge a run on its validation slices.
 
     Args:
         run: a finished fit.
@@ -31,31 +58,27 @@ def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
         One row a validation slice: image_id, label, patient_group, right, pointing, right_erased, right_elsewhere (1, 0;
         empty where it has no mask, or no room elsewhere in the head).
 
-    Used by `python -m btlib trials`.
+    Used by `judged`.
     """
-    path = run.folder / "validation.csv"
-    if not path.exists():
-        data = datasets.load(study.data, run.fit.preprocessing)
-        slices, model = explanations.test_slices(run, data, "validation"), run.model()
-        images, masks = (pixels[slices["row"].to_numpy()] for pixels in (data.images, data.masks))
-        layer = models.REGISTRY[run.fit.model].feature_layer
-        coarse = gradcam.coarse_maps(model, images, slices["class_index"].to_numpy(), ["gradcam"], layer)["gradcam"]
-        maps = gradcam.enlarged(coarse, images.shape[1])
-        table = slices[["image_id", "label", "patient_group"]].assign(right=(slices["outcome"] == "right").astype(int))
-        pointing = localisation.scores(maps, masks, study.gradcam.tolerance_px)["pointing"].to_numpy()
-        table["pointing"] = pd.Series(pointing).where(masks.any((1, 2)))
-        said = reliance.predictions(model, slices, data, run.fit.classes)
-        said = said[said["fill"] == FILL].merge(slices[["image_id", "label"]])
-        said["right"] = (said["predicted"] == said["label"]).astype(int)
-        for erased, name in (("tumour", "right_erased"), ("elsewhere", "right_elsewhere")):
-            table[name] = table["image_id"].map(said[said["erased"] == erased].set_index("image_id")["right"])
-        with files.replacing(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
-    return pd.read_csv(path, dtype={"image_id": str})
+    data = datasets.load(study.data, run.fit.preprocessing)
+    slices, model = explanations.test_slices(run, data, "validation"), run.model()
+    images, masks = (pixels[slices["row"].to_numpy()] for pixels in (data.images, data.masks))
+    layer = models.REGISTRY[run.fit.model].feature_layer
+    coarse = gradcam.coarse_maps(model, images, slices["class_index"].to_numpy(), ["gradcam"], layer)["gradcam"]
+    maps = gradcam.enlarged(coarse, images.shape[1])
+    table = slices[["image_id", "label", "patient_group"]].assign(right=(slices["outcome"] == "right").astype(int))
+    pointing = localisation.scores(maps, masks, study.gradcam.tolerance_px)["pointing"].to_numpy()
+    table["pointing"] = pd.Series(pointing).where(masks.any((1, 2)))
+    said = reliance.predictions(model, slices, data, run.fit.classes)
+    said = said[said["fill"] == FILL].merge(slices[["image_id", "label"]])
+    said["right"] = (said["predicted"] == said["label"]).astype(int)
+    for erased, name in (("tumour", "right_erased"), ("elsewhere", "right_elsewhere")):
+        table[name] = table["image_id"].map(said[said["erased"] == erased].set_index("image_id")["right"])
+    return table
 
 
 def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Log every configuration whose folds are all fitted, and choose by the rule of params/search.yaml.
+    """Log every configuration that was fitted, and choose by the rule of params/search.yaml among those of all folds.
 
     Args:
         study: the parameters.
@@ -69,21 +92,18 @@ def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for setting, group in plan[plan["purpose"] == "ablation"].groupby(["factor", "value"], sort=False):
-        finished = [run for fit in group["fit"] if (run := runs.load(fit))]
-        if len(finished) < len(group):
+        finished = {fit.id: both for fit in group["fit"] if (both := judged(fit, study))}
+        if not finished:
             continue
-        table = pd.concat(judge(run, study) for run in finished)
-        facts = [run.provenance() for run in finished]
+        table, facts = pd.concat(t for t, _ in finished.values()), [f for _, f in finished.values()]
         scores = table[["right", "pointing", "right_erased", "right_elsewhere"]].mean()
         whole = table.loc[table["right_elsewhere"].notna(), "right"].mean()
-        eligible = scores["pointing"] >= POINTING and scores["right_erased"] < ERASED
-        eligible = bool(eligible and whole - scores["right_elsewhere"] <= ELSEWHERE)
-        minutes = sum(f["fit_seconds"] for f in facts) / 60
-        fits, commits = (
-            " ".join(dict.fromkeys(words)) for words in ([r.id for r in finished], [f["commit"] for f in facts])
-        )
+        rests = scores["right_erased"] < ERASED and whole - scores["right_elsewhere"] <= ELSEWHERE
+        eligible = bool(len(finished) == len(group) and scores["pointing"] >= POINTING and rests)
+        minutes = round(sum(f["fit_seconds"] for f in facts) / 60, 1)
         words = ": ".join(setting) if setting[1] else "proposed"
-        rows.append((words, len(finished), len(table), *scores, eligible, False, round(minutes, 1), fits, commits))
+        folds, commits = f"{len(finished)} of {len(group)}", " ".join(dict.fromkeys(f["commit"] for f in facts))
+        rows.append((words, folds, len(table), *scores, eligible, False, minutes, " ".join(finished), commits))
     log = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("accuracy", ascending=False, ignore_index=True)
     if log["eligible"].any():
         log.loc[log["eligible"].idxmax(), "chosen"] = True
