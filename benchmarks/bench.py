@@ -245,7 +245,7 @@ def accuracy(study: params.Study | None = None, least: float = 0.98, most: float
         return []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").symlink_to(home() / "data")
-        path, env = Path(folder) / "study.yaml", {**os.environ, "BTLIB_HOME": folder}
+        path, env = Path(folder) / study.profile / params.RESOLVED, {**os.environ, "BTLIB_HOME": folder}
         params.write(study, path)
         ours = _child("_fit_here", str(path), str(least), env=env)
         plain = _child("_notebook_here", str(path), str(least), str(most * ours["seconds"]), str(size), env=env)

@@ -424,6 +424,7 @@ def make_parameters(rng, folder: Path) -> tuple[str, str]:
     """Write one mutated parameter file, spoilt as text or with a key or value changed."""
     name = str(rng.choice(["quick", "figshare", "paper"]))
     text = (params.PARAMS_DIR / f"{name}.yaml").read_text(encoding="utf-8")
+    text = text.replace(f"profile: {name}", "profile: mutated")  # a file's name is its profile
     path = folder / "mutated.yaml"
     kind = str(rng.choice(["bytes", "lines", "text", "value", "value", "value", "key"]))
     if kind == "bytes":

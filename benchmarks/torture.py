@@ -1305,7 +1305,7 @@ def _nobody(root: Path):
         for k in range(6):
             Image.fromarray(np.full((8, 8), 20 * k + 10, np.uint8)).save(root / label / f"{k}.png")
     table = folders.manifest(root, {label: label for label in ("glioma", "meningioma", "pituitary")})
-    return lambda: splits.check(table, "patient_holdout")
+    return lambda: splits.check(table, "patient_holdout", ("glioma", "meningioma", "pituitary"))
 
 
 def _unnumbered(root: Path):

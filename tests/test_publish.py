@@ -94,8 +94,9 @@ def test_card_names_the_data_of_a_run_that_a_report_lists(run, home, study):
     (home / "reports" / "tiny").mkdir(parents=True)
     (home / "reports" / "tiny" / "provenance.json").write_text(json.dumps(about))
     (home / "reports" / "tiny" / "tables").mkdir()
-    columns = "slices,augmentation,n,accuracy,accuracy_low,accuracy_high\n"
-    (home / "reports" / "tiny" / "tables" / "cross_dataset.csv").write_text(columns + "clean,none,50,0.5,0.25,0.75\n")
+    columns = "set,slices,augmentation,n,accuracy,accuracy_low,accuracy_high\n"
+    row = f"{next(iter(study.external))},clean,none,50,0.5,0.25,0.75\n"
+    (home / "reports" / "tiny" / "tables" / "cross_dataset.csv").write_text(columns + row)
     text = card.write(run, publish.facts_of(run))
     assert "it says nothing about patients" in text and "made-up slices (phantom), fingerprint" in text
     assert "On 50 slices of made-up slices (phantom) that are no copies of its own: accuracy 50.00 % (25.00 to" in text
