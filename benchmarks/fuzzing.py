@@ -468,7 +468,7 @@ def _places(node):
 def read_parameters(folder: Path) -> None:
     """Read a parameter file by each of the ways that lead to a study."""
     study = params.load(folder / "mutated.yaml")
-    assert params.from_mapping(study.model_dump()) == study
+    assert params.from_mapping(study.model_dump(context=params.WHOLE)) == study
 
 
 FUZZ = {
