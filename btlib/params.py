@@ -498,7 +498,7 @@ def load(name: str | os.PathLike) -> Study:
         raise ParamsError(
             f"{origin}: profile: got {_SHORT.repr(given['profile'])}; allowed: {own}, as a file's name is its profile"
         )
-    study = check(_over_base(given), origin)
+    study = check(_over_base(given, origin), origin)
     kept = PARAMS_DIR / f"{study.profile}.yaml"
     if kept.exists() and path.resolve() != kept.resolve() and study != load(study.profile):
         raise ParamsError(
@@ -528,8 +528,8 @@ def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
     profile = given.get("profile", DEFAULT)
     kept = PARAMS_DIR / f"{profile}.yaml"
     if not isinstance(profile, str) or profile in NO_PROFILES or not kept.exists():
-        return check(_over_base(given), origin)
-    study = check(_over_base(_merge(_read(kept), given)), origin)
+        return check(_over_base(given, origin), origin)
+    study = check(_over_base(_merge(_read(kept), given), origin), origin)
     if study != load(profile):
         study = check(study.model_dump() | {"profile": f"{profile}-changed"}, origin)
     return study
@@ -580,13 +580,16 @@ def _assigned(namespace: dict[str, Any]) -> list[str]:
     return names[last] + (names[last + 1] if injected else [])
 
 
-def _over_base(given: Any) -> Any:
+def _over_base(given: Any, origin: str) -> Any:
     """Lay what differs over base.yaml, and write the recipes out."""
     if not isinstance(given, dict):
         return given
     mapping = _merge(_read(PARAMS_DIR / "base.yaml"), given)
     if isinstance(recipes := mapping["recipes"], dict):
-        mapping["recipes"] = {name: _recipe(name, recipes) for name in recipes}
+        try:
+            mapping["recipes"] = {name: _recipe(name, recipes) for name in recipes}
+        except ParamsError as error:
+            raise ParamsError(f"{origin}: {error}") from None
     return mapping
 
 
