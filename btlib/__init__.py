@@ -1,6 +1,7 @@
 """Brain tumour classification study: the code behind the notebooks."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -96,4 +97,6 @@ def _settle_keras() -> None:
 
 # TensorFlow writes its start-up notes to stderr, where a notebook's warnings must stand out.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# It warns of traced functions with their addresses, which no second run repeats; a study traces a model a fold.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 _settle_keras()

@@ -123,7 +123,7 @@ def test_macs_are_none_with_a_reason_where_they_cannot_be_counted():
 def lite0():
     from btlib.models import registry as models
 
-    return models.REGISTRY["efficientnet_lite0"].make(224, None)
+    return models.REGISTRY["efficientnet_lite0"].make(224, None, 32)
 
 
 def vit(size, **sizes):

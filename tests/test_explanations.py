@@ -14,6 +14,7 @@ from btlib.deploy import explorer
 from btlib.figures import gradcam as figures
 from btlib.models import registry as models
 from btlib.scores import explanations, map_tables, reliance
+from btlib.study import digest
 
 SETTINGS = params.GradCAM(
     methods=["gradcam", "layercam"], models=["tiny"], protocol="image_holdout", tolerance_px=1, deletion_steps=4
@@ -213,7 +214,7 @@ def test_figures_of_maps_are_drawn(shown, pooled, scored, tmp_path):
         figures.gradcam_failures(images[:0], heat[:0], masks[:0], slices.iloc[:0]),
         figures.gradcam_class_means(heat, masks, slices),
         figures.gradcam_against_controls(same_grid),
-        figures.erased(reliance.summary(pooled["erased"], STATISTICS, 0)),
+        figures.erased(digest.erased(reliance.summary(pooled["erased"], STATISTICS, 0))),
         figures.gradcam_cascade(map_tables.cascade_summary(pooled["cascade"], STATISTICS, 0)),
     ]
     for number, figure in enumerate(drawn):

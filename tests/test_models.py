@@ -80,7 +80,7 @@ def test_scaling_inside_the_graph_is_what_keras_applications_expects():
 
 @pytest.mark.parametrize(("pooling", "width"), [("gap", 1280), ("gmp", 1280), ("flatten", 1280)])
 def test_heads(pooling, width):
-    model = models.build("efficientnet_lite0", None, 32, params.Head(pooling=pooling, dropout=0.0, dense=7), 0)
+    model = models.build("efficientnet_lite0", None, 32, params.Head(pooling=pooling, dropout=0.0, dense=7), 0, 3)
     assert model.get_layer("pool").output.shape == (None, width)
     assert model.get_layer("dense").output.shape == (None, 7)
 

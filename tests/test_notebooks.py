@@ -122,7 +122,7 @@ def test_nothing_changed_means_nothing_done(executed):
 def test_one_changed_number_redoes_only_what_depends_on_it(executed, tmp_path):
     given = small()
     given["statistics"]["bootstrap"] = 201
-    path = tmp_path / "changed.yaml"
+    path = tmp_path / "small" / params.RESOLVED
     params.write(params.check(given, "changed"), path)
     done = btlib(executed, "study", str(path), "--dry-run")
     assert done.returncode == 0, done.stderr
