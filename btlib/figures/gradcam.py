@@ -288,7 +288,12 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
                 words = f"{'Tumour' if region == 'tumour' else 'As much elsewhere'} erased, fill {'' if trained else 'not '}trained"
                 style = {"mfc": face, "label": words, "ms": 4.5}
                 theme.dots(
-                    axis, theme.percent(points), points["fill"].map(fills.index) + shift, colour, marker, **style
+                    axis,
+                    theme.percent(points),
+                    points["fill"].map(fills.index).astype(float) + shift,
+                    colour,
+                    marker,
+                    **style,
                 )
         theme.name_rows(axis, [textwrap.fill(fill, 22) for fill in fills])
         axis.set(xlim=(-3, 103), title=networks[column] if row == 0 else "")
