@@ -220,7 +220,7 @@ def test_figures_of_maps_are_drawn(shown, pooled, scored, tmp_path):
     for number, figure in enumerate(drawn):
         figure.savefig(tmp_path / f"{number}.png", dpi=50)
     assert drawn[1]._suptitle.get_text() == "8 of 8 wrong predictions, the most confident first"
-    assert [t.get_text() for t in drawn[4].axes[0].get_yticklabels()][:2] == ["Grad-CAM", "LayerCAM"]
+    assert [t.get_text() for t in drawn[4].axes[0].get_yticklabels()][:2] == ["Grad-CAM (8 x 8)", "LayerCAM (8 x 8)"]
     assert [bar.get_width() for bar in drawn[4].axes[0].patches][:2] == pytest.approx([1, 1])
 
 
