@@ -49,6 +49,11 @@ def write(model, facts: Facts, path: Path) -> None:
         with _quiet():
             model.export(temporary, format="onnx", verbose=False, input_signature=[taken])
         exported = onnx.load(temporary)
+        if others := [given.name for given in exported.graph.input][1:]:
+            raise DataError(
+                f"{facts.name}: its ONNX file would ask for {others[0]} beside the image, a constant that Keras's export leaves "
+                "outside (a Vision Transformer's positions); allowed: a model that takes its slices alone"
+            )
         _rename(exported.graph, "logits")
         onnx.helper.set_model_props(exported, {"btlib": facts.model_dump_json()})
         try:
