@@ -316,3 +316,26 @@ def test_the_exact_gelu_of_transformers_is_written_as_onnx_without_a_word(run, t
     slices = np.random.default_rng(0).uniform(-3, 3, (2, 32, 32, 1)).astype("float32")
     session = runtime.InferenceSession(tmp_path / "m.onnx")
     np.testing.assert_allclose(session.run(None, {"image": slices})[0], model.predict_on_batch(slices), atol=1e-5)
+
+
+def test_a_constant_that_the_export_leaves_outside_is_refused_in_words(run, tmp_path):
+    import keras
+
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed (pip install -e .[onnx])")
+
+    class Positions(keras.layers.Layer):
+        """Adds a tensor made before the first call, as a Vision Transformer's layer of positions holds it."""
+
+        def build(self, shape):
+            self.positions = keras.ops.reshape(keras.ops.arange(np.prod(shape[1:]), dtype="float32"), (1, *shape[1:]))
+
+        def call(self, x):
+            return x + self.positions
+
+    image = keras.Input((8, 8, 1), name="image")
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(Positions()(image))))
+    with pytest.raises(
+        DataError, match=r"would ask for .+ beside the image.*allowed: a model that takes its slices alone"
+    ):
+        onnx_file.write(model, publish.facts_of(run), tmp_path / "m.onnx")
+    assert not [*tmp_path.glob("*.onnx*")]
