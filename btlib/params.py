@@ -37,6 +37,8 @@ Protocol = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*_(holdout|folds)|publ
 """What is kept together, and how often the slices are cut: `image_holdout`, `group_folds`; see `splits.PROTOCOLS`."""
 Weights = Literal["imagenet"] | None
 Fill = Literal["surroundings", "grey", "mirrored"]
+STRIDES = ("8", "16", "32")
+"""What may stand as output stride in a name of `gradcam.models`."""
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "eigencam"]
 
 
@@ -273,7 +275,8 @@ class Ablation(Protocols):
 class GradCAM(Section):
     """Which maps are made and how they are scored. Notebook 05.
 
-    `models` names fitted ones, NAME; NAME/RECIPE is one of them with another recipe than its own.
+    `models` names fitted ones, NAME; NAME/RECIPE is one of them with another recipe than its own, NAME/RECIPE/STRIDE with
+    another output stride besides: `efficientnet_lite0/plain/32`.
     """
 
     methods: Annotated[list[Method], Field(min_length=1)]
@@ -401,11 +404,14 @@ class Study(Section):
                 raise ValueError(f"{key}.folds: got {some.folds}; allowed: some of {folds}, those of {some.protocol}")
 
     def _is_explained(self, key: str, name: str, names: list[str]) -> None:
-        base, slash, recipe = name.partition("/")
-        if base not in names or (slash and recipe not in self.recipes):
+        base, *other = name.split("/")
+        recipe, stride = (*other, None, None)[:2]
+        known = base in names and (recipe is None or recipe in self.recipes) and len(other) < 3
+        if not known or stride not in (None, *STRIDES):
             raise ValueError(
                 f"{key}: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}; or one of them with another "
-                f"recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}"
+                f"recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}, and another output "
+                f"stride: /{', /'.join(STRIDES)}"
             )
         self._can_be_fitted(key, self.model_of(name))
 
@@ -450,10 +456,13 @@ class Study(Section):
         return Study.model_validate(mapping)
 
     def model_of(self, name: str) -> Model:
-        """Return the model that a name in `gradcam.models` means: NAME, or NAME/RECIPE with another recipe than its own."""
-        name, slash, recipe = name.partition("/")
+        """Return the model that a name in `gradcam.models` means: NAME, NAME/RECIPE or NAME/RECIPE/STRIDE."""
+        name, *other = name.split("/")
         model = next(m for m in [self.proposed, *self.baselines] if m.model == name)
-        return model.model_copy(update={"recipe": recipe}) if slash else model
+        changes = dict(zip(("recipe", "output_stride"), other, strict=False))
+        if "output_stride" in changes:
+            changes["output_stride"] = int(changes["output_stride"])
+        return model.model_copy(update=changes)
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""

@@ -86,6 +86,9 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
         ("gradcam.models", ["vgg19"], ["gradcam.models[0]: got 'vgg19'", "vgg16"]),
         ("gradcam.models", ["vgg16/x"], ["gradcam.models[0]: got 'vgg16/x'", "with another recipe: vgg16/finetune"]),
         ("gradcam.models", ["vit_b16/"], ["gradcam.models[0]: got 'vit_b16/'", "with another recipe"]),
+        ("gradcam.models", ["vgg16/finetune/4"], ["gradcam.models[0]: got 'vgg16/finetune/4'", "stride: /8, /16, /32"]),
+        ("gradcam.models", ["vgg16/finetune/16/1"], ["gradcam.models[0]: got 'vgg16/finetune/16/1'"]),
+        ("gradcam.models", ["vgg16/finetune/32"], ["output_stride: got 32; vgg16 can"]),
         ("profile", "../x", ["profile: got '../x'"]),
         ("external.hospital_b.path", "data/phantom_a", ["external.hospital_b.path: must differ"]),
         ("external.hospital_b.phantom", None, ["external.hospital_b: `phantom` is a section"]),
@@ -122,6 +125,15 @@ def test_labels_must_lead_to_the_classes():
     given["external"]["pmram"]["labels"] = {"512Normal": "no_tumor"}
     with pytest.raises(ParamsError, match=r"external\.pmram\.labels: map to no_tumor; allowed: to one at least of"):
         params.check(given, "x")
+
+
+def test_maps_may_be_asked_of_a_network_with_another_recipe_and_stride():
+    study = params.check(changed("gradcam.models", ["efficientnet_lite0/finetune/32"]), "x")
+    model = study.model_of("efficientnet_lite0/finetune/32")
+    assert model == study.proposed.model_copy(update={"recipe": "finetune", "output_stride": 32})
+    assert study.proposed.output_stride == 16
+    explained = runs.plan(study, "some data").query("purpose == 'gradcam'")["fit"]
+    assert {(fit.output_stride, fit.recipe.cam_loss) for fit in explained} == {(32, 0)}
 
 
 def test_a_missing_key_is_an_error_not_a_default():

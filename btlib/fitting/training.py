@@ -40,7 +40,7 @@ def find(study: params.Study, model: str, protocol: str, fold: int = 0, seed: in
 
     Args:
         study: the parameters.
-        model: name of the proposed model or of a baseline, or NAME/RECIPE.
+        model: as `gradcam.models` names it: NAME of the proposed model or a baseline, NAME/RECIPE or NAME/RECIPE/STRIDE.
         protocol, fold: which split.
         seed: None for the first of the protocol's seeds.
 
