@@ -10,7 +10,6 @@ Seconds are of processor time, children included: other programs may share the m
 
 import functools
 import io
-import os
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from PIL import Image
 
 from btlib import files, home
@@ -151,16 +151,20 @@ def tiny() -> list[dict]:
 
 
 class _Clock:
-    """Processor time, children included, and wall time of a block."""
+    """Processor time and wall time of a block; workers that outlive it are counted for what they did in it."""
 
     def __enter__(self):
-        self._before, self._start = os.times(), time.perf_counter()
+        self._before, self._start = _processor_seconds(), time.perf_counter()
         return self
 
     def __exit__(self, *_):
-        now = os.times()
-        self.seconds = sum(now[:4]) - sum(self._before[:4])
-        self.wall = time.perf_counter() - self._start
+        self.seconds, self.wall = _processor_seconds() - self._before, time.perf_counter() - self._start
+
+
+def _processor_seconds() -> float:
+    own = psutil.Process()
+    times = [own.cpu_times(), *(worker.cpu_times() for worker in own.children(recursive=True))]
+    return sum(t.user + t.system for t in times) + own.cpu_times().children_user + own.cpu_times().children_system
 
 
 def _grey(root, path) -> np.ndarray:
