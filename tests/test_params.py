@@ -71,7 +71,7 @@ def test_every_profile_is_valid_and_carries_its_file_name(profile):
         ("classes", ["glioma", "glioma"], ["classes: got ['glioma', 'glioma']; allowed: each once"]),
         ("classes", ["glioma"], ["classes: got ['glioma']; allowed"]),
         ("data.source", "figshare", ["data: `phantom` is a section where source is phantom"]),
-        ("proposed.recipe", "x", ["proposed.recipe: got 'x'; allowed: finetune, guided, scratch"]),
+        ("proposed.recipe", "x", ["proposed.recipe: got 'x'; allowed: finetune, guided, plain, scratch"]),
         ("proposed.model", "b0", ["proposed.model: got 'b0'", "efficientnet_b0"]),
         ("baselines.0.model", "vgg", ["baselines[0].model: got 'vgg'", "vgg16"]),
         ("baselines.1.model", "vgg16", ["baselines: vgg16 stands twice"]),
