@@ -157,10 +157,10 @@ def compare(args) -> None:
     """Compare fits made here with the rows that the study keeps of them, in reports/<profile>/reproduced.csv."""
     from btlib import params
     from btlib.data import datasets
-    from btlib.study import results
+    from btlib.study import kept
 
     chosen = params.load(args.params)
-    print(results.reproduced(chosen, datasets.fingerprint(chosen.data)).to_string(index=False))
+    print(kept.reproduced(chosen, datasets.fingerprint(chosen.data)).to_string(index=False))
 
 
 def fetch(args) -> None:

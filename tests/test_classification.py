@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btlib import DataError
-from btlib.scores import metrics
+from btlib.scores import classification, resampling
 
 # Six slices: meningioma right, meningioma taken for glioma, three gliomas right, pituitary right.
 NAMES = ("meningioma", "glioma", "pituitary")
@@ -30,13 +30,15 @@ def made_up(n=400, patients=60, seed=0, skill=2.0):
 
 
 def test_softmax_by_hand_and_without_overflow():
-    assert metrics.softmax([[0, 0, 0]]) == pytest.approx(np.full((1, 3), 1 / 3))
-    assert metrics.softmax([[np.log(1), np.log(2), np.log(5)]]) == pytest.approx(np.array([[1 / 8, 2 / 8, 5 / 8]]))
-    assert metrics.softmax([[1e4, 0, -1e4]]) == pytest.approx(np.array([[1, 0, 0]]))
+    assert classification.softmax([[0, 0, 0]]) == pytest.approx(np.full((1, 3), 1 / 3))
+    assert classification.softmax([[np.log(1), np.log(2), np.log(5)]]) == pytest.approx(
+        np.array([[1 / 8, 2 / 8, 5 / 8]])
+    )
+    assert classification.softmax([[1e4, 0, -1e4]]) == pytest.approx(np.array([[1, 0, 0]]))
 
 
 def test_scores_by_hand():
-    found = metrics.scores(Y, certain(PREDICTED), NAMES)
+    found = classification.scores(Y, certain(PREDICTED), NAMES)
     assert found["accuracy"] == pytest.approx(5 / 6)
     assert found["recall_meningioma"] == pytest.approx(1 / 2)
     assert found["precision_glioma"] == pytest.approx(3 / 4)
@@ -55,11 +57,11 @@ def test_scores_agree_with_scikit_learn(decimals):
     from sklearn import metrics as reference
 
     y, logits, _ = made_up(skill=1.0)
-    probabilities = np.round(metrics.softmax(logits), decimals)
+    probabilities = np.round(classification.softmax(logits), decimals)
     probabilities[:, 2] = 1 - probabilities[:, 0] - probabilities[:, 1]
     probabilities = np.clip(probabilities, 0, 1)
     predicted = probabilities.argmax(axis=1)
-    found = metrics.scores(y, probabilities, NAMES)
+    found = classification.scores(y, probabilities, NAMES)
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted))
     assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, predicted))
     assert found["auc"] == pytest.approx(reference.roc_auc_score(y, probabilities, multi_class="ovr"))
@@ -70,40 +72,44 @@ def test_scores_agree_with_scikit_learn(decimals):
 
 
 def test_a_class_that_y_lacks_is_left_out():
-    found = metrics.scores(np.array([0, 0, 1, 1]), certain(np.array([0, 2, 1, 1])), NAMES)
+    found = classification.scores(np.array([0, 0, 1, 1]), certain(np.array([0, 2, 1, 1])), NAMES)
     assert not [name for name in found if name.endswith("pituitary")]
     assert found["recall"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["precision"] == pytest.approx(1)
-    only = metrics.scores(np.array([1, 1]), certain(np.array([1, 0])), NAMES)
+    only = classification.scores(np.array([1, 1]), certain(np.array([1, 0])), NAMES)
     assert np.isnan(only["auc"]) and "auc_glioma" not in only
     assert only["accuracy"] == only["recall"] == only["recall_glioma"] == 0.5
 
 
 def test_a_class_never_predicted_has_precision_0():
-    found = metrics.scores(np.array([0, 1, 2]), certain(np.array([0, 0, 2])), NAMES)
+    found = classification.scores(np.array([0, 1, 2]), certain(np.array([0, 0, 2])), NAMES)
     assert found["precision_glioma"] == found["f1_glioma"] == 0
     assert found["precision"] == pytest.approx((1 / 2 + 0 + 1) / 3)
 
 
 def test_confusion_counts_and_shares():
-    table = metrics.confusion(Y, PREDICTED, NAMES).set_index(["label", "predicted"])
+    table = classification.confusion(Y, PREDICTED, NAMES).set_index(["label", "predicted"])
     assert table.loc[("meningioma", "glioma"), "n"] == 1
     assert table.loc[("meningioma", "glioma"), "share"] == 0.5
     assert table.loc[("glioma", "glioma"), "n"] == 3
     assert table["n"].sum() == 6 and len(table) == 9
-    assert metrics.confusion(np.array([0]), np.array([2]), NAMES)["share"].sum() == 1
+    assert classification.confusion(np.array([0]), np.array([2]), NAMES)["share"].sum() == 1
 
 
 def test_intervals_hold_the_value_and_repeat():
     y, logits, patients = made_up()
-    table = metrics.intervals(y, metrics.softmax(logits), NAMES, metrics.Resamples(patients, 300, 0.95, 7))
+    table = classification.intervals(
+        y, classification.softmax(logits), NAMES, resampling.Resamples(patients, 300, 0.95, 7)
+    )
     assert list(table.columns) == ["score", "value", "low", "high"]
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
     assert (table["low"] < table["high"]).all()
-    expected = metrics.scores(y, metrics.softmax(logits), NAMES)
+    expected = classification.scores(y, classification.softmax(logits), NAMES)
     assert dict(zip(table["score"], table["value"], strict=True)) == pytest.approx(expected)
     assert list(table["score"]) == list(expected)
-    again = metrics.intervals(y, metrics.softmax(logits), NAMES, metrics.Resamples(patients, 300, 0.95, 7))
+    again = classification.intervals(
+        y, classification.softmax(logits), NAMES, resampling.Resamples(patients, 300, 0.95, 7)
+    )
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -114,12 +120,12 @@ def test_patients_that_fail_as_a_whole_widen_the_interval():
     y = np.tile([0, 1, 2], 200)
     predicted = np.where(patients < 4, (y + 1) % 3, y)
     by_patient = (
-        metrics.intervals(y, certain(predicted), NAMES, metrics.Resamples(patients, 4000, 0.95, 0))
+        classification.intervals(y, certain(predicted), NAMES, resampling.Resamples(patients, 4000, 0.95, 0))
         .set_index("score")
         .loc["accuracy"]
     )
     by_slice = (
-        metrics.intervals(y, certain(predicted), NAMES, metrics.Resamples(np.arange(600), 4000, 0.95, 0))
+        classification.intervals(y, certain(predicted), NAMES, resampling.Resamples(np.arange(600), 4000, 0.95, 0))
         .set_index("score")
         .loc["accuracy"]
     )
@@ -131,8 +137,10 @@ def test_intervals_are_those_of_resampling_patients_one_by_one():
     from sklearn.metrics import f1_score, roc_auc_score
 
     y, logits, patients = made_up(n=120, patients=15, skill=1.0)
-    probabilities = metrics.softmax(logits)
-    table = metrics.intervals(y, probabilities, NAMES, metrics.Resamples(patients, 50, 0.9, 3)).set_index("score")
+    probabilities = classification.softmax(logits)
+    table = classification.intervals(y, probabilities, NAMES, resampling.Resamples(patients, 50, 0.9, 3)).set_index(
+        "score"
+    )
     names = np.unique(patients.astype(str))
     drawn = np.random.default_rng(3).integers(0, len(names), (50, len(names)))
     found = {"f1": [], "auc": []}
@@ -146,9 +154,9 @@ def test_intervals_are_those_of_resampling_patients_one_by_one():
 
 def test_intervals_without_an_error_do_not_claim_certainty():
     y = np.tile([0, 1, 2], 20)
-    table = metrics.intervals(y, certain(y), NAMES, metrics.Resamples(np.arange(60) // 6, 200, 0.95, 0)).set_index(
-        "score"
-    )
+    table = classification.intervals(
+        y, certain(y), NAMES, resampling.Resamples(np.arange(60) // 6, 200, 0.95, 0)
+    ).set_index("score")
     assert list(table.loc["accuracy", ["value", "high"]]) == [1, 1]
     assert table.loc["accuracy", "low"] == pytest.approx(60 / (60 + 1.959964**2))
     assert table.loc["recall_glioma", "low"] == pytest.approx(20 / (20 + 1.959964**2))
@@ -160,7 +168,9 @@ def test_intervals_leave_out_resamples_without_a_class():
     y = np.repeat([0, 1, 2], 10)
     predicted = y.copy()
     predicted[0] = 1
-    table = metrics.intervals(y, certain(predicted), NAMES, metrics.Resamples(y, 200, 0.95, 0)).set_index("score")
+    table = classification.intervals(y, certain(predicted), NAMES, resampling.Resamples(y, 200, 0.95, 0)).set_index(
+        "score"
+    )
     assert table.notna().all(axis=None)
     assert table.loc["recall_meningioma", "value"] == 0.9
     assert table.loc["balanced_accuracy", "low"] > 0.8
@@ -174,8 +184,8 @@ def test_coverage_of_the_interval():
     for _ in range(200):
         right = rng.random(300) < np.repeat(rng.beta(4, 1, 50), 6)
         y = np.tile([0, 1, 2], 100)
-        table = metrics.intervals(
-            y, certain(np.where(right, y, (y + 1) % 3)), NAMES, metrics.Resamples(patients, 200, 0.95, 0)
+        table = classification.intervals(
+            y, certain(np.where(right, y, (y + 1) % 3)), NAMES, resampling.Resamples(patients, 200, 0.95, 0)
         )
         hits += table.loc[0, "low"] <= 0.8 <= table.loc[0, "high"]
     assert 180 <= hits <= 199
@@ -184,18 +194,18 @@ def test_coverage_of_the_interval():
 def test_intervals_of_the_whole_set_are_quick():
     y, logits, patients = made_up(n=3064, patients=233)
     start = time.perf_counter()
-    metrics.intervals(y, metrics.softmax(logits), NAMES, metrics.Resamples(patients, 2000, 0.95, 0))
+    classification.intervals(y, classification.softmax(logits), NAMES, resampling.Resamples(patients, 2000, 0.95, 0))
     assert time.perf_counter() - start < 6
 
 
 def test_roc_by_hand():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.4, 0.5, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
-    table = metrics.roc(np.array([0, 0, 1, 1]), probabilities, NAMES)
+    table = classification.roc(np.array([0, 0, 1, 1]), probabilities, NAMES)
     assert set(table["label"]) == {"meningioma", "glioma"}
     # Meningioma's scores 0.8 and 0.4 against 0.6 and 0.2: three of four pairs in order.
     assert table.loc[table["label"] == "meningioma", "auc"].unique() == pytest.approx([0.75])
     assert table.groupby("label")[["fpr", "tpr"]].max().eq(1).all(axis=None)
-    assert len(metrics.roc(np.array([1, 1]), probabilities[:2], NAMES)) == 0
+    assert len(classification.roc(np.array([1, 1]), probabilities[:2], NAMES)) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -204,8 +214,8 @@ def test_scores_lie_between_0_and_1_whatever_the_input(seed, n):
     rng = np.random.default_rng(seed)
     probabilities = np.round(rng.dirichlet([0.3] * 3, n), 2)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    table = metrics.intervals(
-        rng.integers(0, 3, n), probabilities, NAMES, metrics.Resamples(rng.integers(0, 5, n), 20, 0.95, 0)
+    table = classification.intervals(
+        rng.integers(0, 3, n), probabilities, NAMES, resampling.Resamples(rng.integers(0, 5, n), 20, 0.95, 0)
     )
     defined = table.dropna()
     assert set(table["score"]) - set(defined["score"]) <= {"auc", "specificity"}
@@ -227,23 +237,23 @@ def test_scores_lie_between_0_and_1_whatever_the_input(seed, n):
 )
 def test_bad_input_is_named(y, probabilities, message):
     with pytest.raises(DataError, match=message):
-        metrics.scores(np.array(y) if y else np.array([], int), np.array(probabilities, float), NAMES)
+        classification.scores(np.array(y) if y else np.array([], int), np.array(probabilities, float), NAMES)
 
 
 def test_patients_of_another_length_are_refused():
     with pytest.raises(DataError, match="patients: got 2 ids for 6 slices"):
-        metrics.intervals(Y, certain(PREDICTED), NAMES, metrics.Resamples(["a", "b"], 100, 0.95, 0))
+        classification.intervals(Y, certain(PREDICTED), NAMES, resampling.Resamples(["a", "b"], 100, 0.95, 0))
 
 
 def test_specificity_and_support_by_hand():
     # Glioma: three slices of other classes, one of them taken for glioma.
-    scores = metrics.scores(Y, certain(PREDICTED), NAMES)
+    scores = classification.scores(Y, certain(PREDICTED), NAMES)
     assert scores["specificity_glioma"] == pytest.approx(2 / 3)
     assert scores["specificity_meningioma"] == scores["specificity_pituitary"] == 1
     assert scores["specificity"] == pytest.approx((1 + 2 / 3 + 1) / 3)
-    assert [metrics.support(f"recall_{c}", Y, NAMES) for c in NAMES] == [2, 3, 1]
-    assert metrics.support("accuracy", Y, NAMES) == metrics.support("recall", Y, NAMES) == 6
-    table = metrics.intervals(Y, certain(PREDICTED), NAMES, metrics.Resamples(np.zeros(6), 20, 0.95, 0))
+    assert [classification.support(f"recall_{c}", Y, NAMES) for c in NAMES] == [2, 3, 1]
+    assert classification.support("accuracy", Y, NAMES) == classification.support("recall", Y, NAMES) == 6
+    table = classification.intervals(Y, certain(PREDICTED), NAMES, resampling.Resamples(np.zeros(6), 20, 0.95, 0))
     low = table.set_index("score").loc["specificity_pituitary", "low"]
     # One patient, so that no sample differs: Wilson's interval of the five slices of other classes.
     assert low == pytest.approx(5 / (5 + 1.959964**2))
@@ -252,14 +262,14 @@ def test_specificity_and_support_by_hand():
 def test_two_classes_by_hand():
     # Three healthy slices, one called ill; two ill ones, both called ill.
     y, predicted, names = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), ("healthy", "ill")
-    scores = metrics.scores(y, np.eye(2)[predicted], names)
+    scores = classification.scores(y, np.eye(2)[predicted], names)
     assert scores["accuracy"] == 4 / 5
     assert scores["recall_ill"] == scores["specificity_healthy"] == 1
     assert scores["recall_healthy"] == scores["specificity_ill"] == pytest.approx(2 / 3)
     assert scores["precision_ill"] == pytest.approx(2 / 3)
     assert scores["auc_ill"] == scores["auc_healthy"] == pytest.approx((2 + 2 + 1) / 6)
-    assert metrics.confusion(y, predicted, names)["n"].tolist() == [2, 1, 0, 2]
-    assert metrics.roc(y, np.eye(2)[predicted], names)["label"].unique().tolist() == ["healthy", "ill"]
+    assert classification.confusion(y, predicted, names)["n"].tolist() == [2, 1, 0, 2]
+    assert classification.roc(y, np.eye(2)[predicted], names)["label"].unique().tolist() == ["healthy", "ill"]
 
 
 def test_five_classes_whose_names_end_in_each_other():
@@ -267,12 +277,12 @@ def test_five_classes_whose_names_end_in_each_other():
     y = np.arange(5).repeat(2)
     predicted = y.copy()
     predicted[[0, 4, 8]] = 1  # one slice of a, of a_b and of tumor is taken for b
-    scores = metrics.scores(y, np.eye(5)[predicted], names)
+    scores = classification.scores(y, np.eye(5)[predicted], names)
     assert [scores[f"recall_{c}"] for c in names] == [0.5, 1, 0.5, 1, 0.5]
     assert scores["precision_b"] == pytest.approx(2 / 5) and scores["specificity_b"] == pytest.approx(5 / 8)
     assert scores["recall"] == pytest.approx(3.5 / 5)
-    assert metrics.support("recall_a_b", y, names) == 2
-    table = metrics.intervals(y, np.eye(5)[predicted], names, metrics.Resamples(np.arange(10), 100, 0.95, 0))
+    assert classification.support("recall_a_b", y, names) == 2
+    table = classification.intervals(y, np.eye(5)[predicted], names, resampling.Resamples(np.arange(10), 100, 0.95, 0))
     assert dict(zip(table["score"], table["value"], strict=True)) == pytest.approx(scores)
-    counts = metrics.confusion(y, predicted, names)
+    counts = classification.confusion(y, predicted, names)
     assert len(counts) == 25 and counts["n"].sum() == 10

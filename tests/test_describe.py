@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btlib.study import describe
+from btlib.study import describe, sentences
 
 ROWS = [
     # image_id, label, patient_id, group, plane, side, mask, area, fold
@@ -87,11 +87,11 @@ def test_drawn_keeps_the_pictures_apart():
 
 
 def test_words_come_from_the_tables(table):
-    words = describe.data_in_words(
+    words = sentences.data_in_words(
         describe.summary(table, ["meningioma", "glioma", "pituitary"]), describe.groups(table)
     )
     assert "5 slices (3 meningioma, 2 glioma) of 3 patients" in words
     assert "1 of these groups lie in more than one of the author's folds" in words
     split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})
-    words = describe.splits_in_words(split.assign(test_near_identical=[2, 2]))
+    words = sentences.splits_in_words(split.assign(test_near_identical=[2, 2]))
     assert "`a`: 25.0 % of test slices are of a patient that the network has seen, 10.0 % have" in words

@@ -14,7 +14,7 @@ from btlib.deploy import explorer
 from btlib.figures import gradcam as figures
 from btlib.models import registry as models
 from btlib.scores import explanations, map_tables, reliance
-from btlib.study import digest
+from btlib.study import digest, sentences
 
 SETTINGS = params.GradCAM(
     methods=["gradcam", "layercam"], models=["tiny"], protocol="image_holdout", tolerance_px=1, deletion_steps=4
@@ -157,7 +157,7 @@ def test_without_masks_there_are_maps_and_no_scores(tmp_path):
     erased = reliance.summary(pooled["erased"], STATISTICS, 0)
     assert not len(summary) and not len(verdicts) and not len(erased)
     study = SimpleNamespace(gradcam=SETTINGS)
-    assert map_tables.findings(study, summary, verdicts, erased) == map_tables.NO_SCORES
+    assert sentences.maps_in_words(study, summary, verdicts, erased) == sentences.NO_SCORES
     assert explanations.pictures(run, data, ["gradcam"])[2]["gradcam"].any()
 
 
@@ -181,7 +181,7 @@ def test_findings_say_whether_the_controls_are_beaten(pooled, scored):
     # The slice itself is as good a map as a perfect one, so not every control is exceeded.
     assert not verdicts["exceeds"].any() and verdicts["not_exceeded"].str.contains("brightness").all()
     erased = reliance.summary(pooled["erased"], STATISTICS, 0)
-    said = map_tables.findings(SimpleNamespace(gradcam=SETTINGS), scored, verdicts, erased)
+    said = sentences.maps_in_words(SimpleNamespace(gradcam=SETTINGS), scored, verdicts, erased)
     assert said.startswith(f"- **tiny, gradcam, {SIZE} x {SIZE} cells:** 100.0 % (")
     assert "(chance 6.2 % (" in said and "do **not** exceed" in said and "tumour erased:** right in" in said
 

@@ -48,7 +48,7 @@ def data():
 @pytest.fixture(scope="module")
 def table(data):
     slices = data.manifest.assign(row=np.arange(4))
-    return reliance.predictions(bright_is_a_glioma(), slices, data, CLASSES, 8)
+    return reliance.predictions(bright_is_a_glioma(), slices, data, CLASSES)
 
 
 def test_the_answer_goes_with_the_tumour_and_stays_without_the_rest(table):

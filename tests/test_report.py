@@ -272,7 +272,9 @@ def test_every_picture_has_an_alt_text_and_each_figure_its_caption(pages):
 
 
 def test_caption_and_alt_lie_beside_their_figure(own):
-    tables.save("fake", "roc", picture(), caption="Mine.", alt="A line.")
+    drawn = picture()
+    drawn.caption, drawn.alt = "Mine.", "A line."
+    tables.save("fake", "roc", drawn)
     saved = json.loads((tables.folder("fake") / "figures" / "roc.json").read_text(encoding="utf-8"))
     assert saved == {"title": "ROC curves of the proposed network", "caption": "Mine.", "alt": "A line."}
     tables.save("fake", "learning_curves_vgg16", picture())

@@ -9,8 +9,8 @@ import pytest
 from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs, training
-from btlib.scores import metrics
-from btlib.study import results, tables
+from btlib.scores import resampling
+from btlib.study import results, tables, verdicts
 
 RIVAL = {
     "model": "vgg16",
@@ -34,8 +34,8 @@ def real(monkeypatch, tmp_path):
 
 
 def verdict(study, key, *numbers):
-    table = results.claims(study, {key: results.Finding(*numbers)})
-    texts = dict(zip(results.listed_claims(), table["verdict"], strict=True))
+    table = verdicts.claims(study, {key: verdicts.Finding(*numbers)})
+    texts = dict(zip(verdicts.listed_claims(), table["verdict"], strict=True))
     assert set(texts.values()) - {"not tested: not run here"} == {texts[key]}
     return texts[key]
 
@@ -71,18 +71,18 @@ def test_made_up_slices_get_no_verdict():
 
 def test_a_claim_is_judged_on_the_data_set_that_it_was_made_on_alone(real):
     other = real.model_copy(update={"data": real.data.model_copy(update={"source": "table"})})
-    table = results.claims(other, {"accuracy": results.Finding(0.95, 0.93, 0.97)})
+    table = verdicts.claims(other, {"accuracy": verdicts.Finding(0.95, 0.93, 0.97)})
     assert set(table["verdict"]) == {"not tested: another data set"}
     assert table[["ours", "low", "high"]].isna().all(axis=None) and (table["data"] == "").all()
 
 
 def test_the_papers_number_has_the_interval_of_its_least_test_set_and_says_what_is_assumed(real):
-    table = results.claims(real, {"external_clean": results.Finding(0.77, 0.72, 0.82, 267)})
-    rows = dict(zip(results.listed_claims(), table.to_dict("records"), strict=True))
-    least = metrics.wilson(305, 307, 0.95)[0], max(metrics.wilson(*c, 0.95)[1] for c in ((305, 307), (609, 613)))
+    table = verdicts.claims(real, {"external_clean": verdicts.Finding(0.77, 0.72, 0.82, 267)})
+    rows = dict(zip(verdicts.listed_claims(), table.to_dict("records"), strict=True))
+    least = resampling.wilson(305, 307, 0.95)[0], max(resampling.wilson(*c, 0.95)[1] for c in ((305, 307), (609, 613)))
     assert (rows["accuracy"]["paper_low"], rows["accuracy"]["paper_high"]) == pytest.approx(least)
     assert "307, 460, 613 slices (10, 15, 20 %)" in rows["accuracy"]["assumption"]
-    assert rows["external_clean"]["paper_low"] == pytest.approx(metrics.wilson(247, 267, 0.95)[0])
+    assert rows["external_clean"]["paper_low"] == pytest.approx(resampling.wilson(247, 267, 0.95)[0])
     assert "267 slices" in rows["external_clean"]["assumption"] and rows["baselines"]["assumption"] == ""
 
 
@@ -93,7 +93,7 @@ def test_an_external_score_that_stands_on_copies_is_no_test(real, clean, unteste
     rows = [{"set": "bhuvaji", **row, **numbers} for row in rows]
     rows += [row | {"set": "pmram", "n": 7, "accuracy": 0.5} for row in rows]
     tables.write(real.profile, "cross_dataset", pd.DataFrame(rows))
-    findings = results.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))
+    findings = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))
     assert findings["external"] == (0.98, 0.97, 0.99, 100, untested, "data/kaggle_sartaj/Training")
     assert findings["external_clean"] == (0.98, 0.97, 0.99, clean, "", "data/kaggle_sartaj/Training")
 
@@ -110,23 +110,23 @@ def test_a_random_or_smaller_rival_is_no_fair_test(real, changes, told):
     tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | changes, RIVAL | {"model": "efficientnet_b0"}]))
     scores = pd.DataFrame({"model": ["efficientnet_lite0", "vgg16", "efficientnet_b0"], "parameters": [3.0, 12.0, 4.0]})
     split = pd.DataFrame({"protocol": []})
-    value, low, high, _, said, _ = results.found(real, scores, split)["baselines"]
+    value, low, high, _, said, _ = verdicts.found(real, scores, split)["baselines"]
     assert (value, low, high) == pytest.approx((0.25, 0.2, 0.3))
     assert all(words in said for words in told) and bool(said) == bool(told)
-    assert results.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)
+    assert verdicts.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)
 
 
 def test_an_efficientnet_is_no_rival_of_the_paper(real):
     tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | {"model": "efficientnet_b0"}]))
     scores = pd.DataFrame({"model": ["efficientnet_lite0", "efficientnet_b0"], "parameters": [3.0, 4.0]})
-    assert results.found(real, scores, pd.DataFrame({"protocol": []})) == {}
+    assert verdicts.found(real, scores, pd.DataFrame({"protocol": []})) == {}
 
 
 @pytest.mark.parametrize(
     ("share", "n_test", "right", "wrong"), [(0.1, 307, 305, 2), (0.15, 460, 457, 3), (0.2, 613, 609, 4)]
 )
 def test_the_papers_accuracy_is_a_handful_of_errors(share, n_test, right, wrong):
-    row = results.holdout_errors(0.9935, 3064, 0.95).set_index("fraction").loc[share]
+    row = verdicts.holdout_errors(0.9935, 3064, 0.95).set_index("fraction").loc[share]
     assert tuple(row[["n_test", "right", "wrong"]]) == (n_test, right, wrong)
     assert row["low"] < 0.9935 < row["high"]
 
@@ -187,7 +187,7 @@ def test_a_patient_is_named_by_the_mean_of_its_slices_and_by_their_majority(stud
     assert table.loc[("majority", "y"), ["patients", "right"]].tolist() == [3, 1]
     row = table.loc[("majority", "all")]
     assert (row["patients"], row["right"], row["accuracy"], row["slices"]) == (4, 2, 0.5, 7)
-    assert tuple(row[["low", "high"]]) == pytest.approx(metrics.wilson(2, 4, study.statistics.level))
+    assert tuple(row[["low", "high"]]) == pytest.approx(resampling.wilson(2, 4, study.statistics.level))
 
 
 def test_a_patient_of_two_classes_is_refused(study):

@@ -13,7 +13,7 @@ from btlib.data import datasets
 from btlib.fitting import runs, training
 from btlib.models import registry as models
 from btlib.scores import explanations, map_tables
-from btlib.study import describe, probing, results
+from btlib.study import describe, probing, results, verdicts
 
 
 def hospital(root, classes, patients=10, masks=True):
@@ -71,7 +71,7 @@ def test_any_number_of_classes_is_trained_on_from_a_table_with_masks(home, study
     confusion = results.confusion(study, plan)
     assert set(confusion["label"]) == set(confusion["predicted"]) == set(classes)
     assert list(fitted[0].predictions().filter(like="logit_")) == [f"logit_{c}" for c in classes]
-    own = results.claims(study, results.found(study, scores, results.leakage(study, plan)))
+    own = verdicts.claims(study, verdicts.found(study, scores, results.leakage(study, plan)))
     assert set(own["verdict"]) == {"not tested: another data set"} and own["ours"].isna().all()
     # Notebook 05.
     slices = explanations.test_slices(fitted[0], dataset)

@@ -15,7 +15,7 @@ from btlib.data import datasets
 from btlib.fitting import batches, runs, training
 from btlib.models import augmentation, layers
 from btlib.models import registry as models
-from btlib.study import results, tables
+from btlib.study import kept, results, tables
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -118,18 +118,18 @@ def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_n
     for changes in ({}, {"id": "0123456789ab", "commit": "elsewhere"}):  # the kept fit itself; another fit
         keep(**changes)
         with pytest.raises(DataError, match="lists no fit that was made here again"):
-            results.reproduced(study, fingerprint)
+            kept.reproduced(study, fingerprint)
     keep(commit="c0ffee", hardware="abacus")
     for least, inside in ((row["accuracy"] - 1 / n, True), (row["accuracy"] + 1 / n, False)):
-        kept = row.to_frame().T.assign(accuracy=0.5, accuracy_low=least, accuracy_high=2.0)
-        tables.write(study.profile, "models", kept)
-        (found,) = results.reproduced(study, fingerprint).to_dict("records")
+        table = row.to_frame().T.assign(accuracy=0.5, accuracy_low=least, accuracy_high=2.0)
+        tables.write(study.profile, "models", table)
+        (found,) = kept.reproduced(study, fingerprint).to_dict("records")
         assert (found["inside"], found["kept"], found["n_test"]) == (inside, 0.5, n)
         assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
         assert (found["kept_hardware"], found["kept_commit"]) == ("abacus", "c0ffee")
     log = path.with_name("reproduced.csv")
     log.write_text(log.read_text().replace(found["hardware"], "a third machine"))
-    assert len(results.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
+    assert len(kept.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):

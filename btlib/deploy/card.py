@@ -10,8 +10,8 @@ from scipy import special
 
 from btlib import home, params
 from btlib.fitting import runs
-from btlib.scores import metrics
-from btlib.study import results, tables
+from btlib.scores import calibration, classification, resampling
+from btlib.study import results, sentences, tables
 
 PERCENTILE = 1
 """A slice is called unlike the training slices if its energy is below this percentile of the held-out slices'."""
@@ -31,13 +31,13 @@ def fitted_temperature(run: runs.Run) -> float | None:
     Used by `write`, `publish.facts_of`.
     """
     y, logits, _ = results.truth(run.predictions("validation"))
-    return round(metrics.fit_temperature(logits, y), 6) if (logits.argmax(1) != y).any() else None
+    return round(calibration.fit_temperature(logits, y), 6) if (logits.argmax(1) != y).any() else None
 
 
 def said_of(run: runs.Run) -> str:
     """Name the slices that a run was fitted on, where a report here names them. Used by `publish.facts_of`."""
     study = _study_of(run)
-    return results.said_of(study.data) if study else "slices that no report here names"
+    return sentences.said_of(study.data) if study else "slices that no report here names"
 
 
 def write(run: runs.Run, facts) -> str:
@@ -57,7 +57,7 @@ def write(run: runs.Run, facts) -> str:
     macs = f"{about['macs']:,}" if about["macs"] is not None else "an unknown number of"
     y, logits, _ = results.truth(run.predictions("test"))
     measured = [
-        (s.replace("_", " "), results.percent(*r)) for s, r in zip(scores.index, scores.to_numpy(), strict=True)
+        (s.replace("_", " "), sentences.percent(*r)) for s, r in zip(scores.index, scores.to_numpy(), strict=True)
     ]
     columns = ["score on the test slices", f"value ({100 * level:g} % interval over patients)"]
     parts = [
@@ -85,9 +85,9 @@ def _scores(run: runs.Run, study: params.Study | None) -> tuple[pd.DataFrame, fl
     """Score, value, low, high of the test slices; and the level of the intervals."""
     y, logits, patients = results.truth(run.predictions("test"))
     s = (study or params.load("figshare")).statistics
-    probabilities = metrics.softmax(logits)
-    resamples = metrics.Resamples(patients, s.bootstrap, s.level, run.fit.seed)
-    scores = metrics.intervals(y, probabilities, run.fit.classes, resamples).set_index("score")
+    probabilities = classification.softmax(logits)
+    resamples = resampling.Resamples(patients, s.bootstrap, s.level, run.fit.seed)
+    scores = classification.intervals(y, probabilities, run.fit.classes, resamples).set_index("score")
     names = [*MEASURES, *(f"recall_{c}" for c in run.fit.classes)]
     return scores.loc[[name for name in names if name in scores.index], ["value", "low", "high"]], s.level
 
@@ -134,7 +134,7 @@ def _probabilities(run: runs.Run, facts) -> str:
     else:
         own = facts.temperature == fitted_temperature(run)
         origin = "fitted on the validation slices" if own else "given by whoever published it"
-        before, after = (metrics.ece(y, special.softmax(logits / t, axis=1)) for t in (1, facts.temperature))
+        before, after = (calibration.ece(y, special.softmax(logits / t, axis=1)) for t in (1, facts.temperature))
         calibrated = (
             f"- Logits are divided by {facts.temperature:.4f} before softmax, {origin}. Calibration error (ECE) on the "
             f"test slices: {100 * before:.1f} points before, {100 * after:.1f} after."
@@ -188,8 +188,8 @@ def _elsewhere(run: runs.Run, study: params.Study | None) -> list[str]:
         return []
     clean = tables.read(study.profile, "cross_dataset").query("slices == 'clean' and augmentation == 'none' and n > 0")
     return [
-        f"On {row.n} slices of {results.said_of(study.external[row.set])} that are no copies of its own: accuracy "
-        f"{results.percent(row.accuracy, row.accuracy_low, row.accuracy_high)}."
+        f"On {row.n} slices of {sentences.said_of(study.external[row.set])} that are no copies of its own: accuracy "
+        f"{sentences.percent(row.accuracy, row.accuracy_low, row.accuracy_high)}."
         for row in clean.itertuples()
     ]
 

@@ -3,42 +3,22 @@
 `y` is int (n,) and logits and probabilities are float (n, k), a column a class, as in `classification`.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
 from btlib import DataError
 from btlib.scores.classification import checked, columns, labels, same_length, softmax
-from btlib.scores.resampling import Interval, Resamples, wilson
+from btlib.scores.resampling import wilson
 
 BINS = 15
-"""Equal-width bins of calibration tables (Guo et al., "On calibration of modern neural networks", ICML 2017)."""
-
-BOUNDS = (0.05, 20.0)
-"""Least and greatest temperature that is looked at."""
-
-
-class Scaling(NamedTuple):
-    """What folds say about scaling with a temperature; losses and errors are of folds that it was not fitted on."""
-
-    use: float | None
-    """The temperature to divide logits by, or None: leave them as they are."""
-    temperature: Interval
-    """Fitted on all folds together."""
-    loss: Interval
-    """Log loss after minus before."""
-    ece: Interval
-    """Expected calibration error after minus before."""
+"""Equal-width bins of calibration tables."""
 
 
 def reliability(y, probabilities, level: float = 0.95) -> pd.DataFrame:
     """Tabulate how often predictions of one confidence are right, in 15 equal-width bins of the top probability.
 
     Args:
-        y: int (n,).
-        probabilities: float (n, k).
         level: of Wilson's interval for each bin's accuracy.
 
     Returns:
@@ -47,10 +27,12 @@ def reliability(y, probabilities, level: float = 0.95) -> pd.DataFrame:
     Raises:
         DataError: as `classification.scores`.
 
-    Source: Guo et al., ICML 2017. Used by notebook 06.
+    Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
     y, probabilities = checked(y, probabilities)
-    bins, confidence, right = _binned(y, probabilities)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    # Bins are open below and closed above, so that a confidence of 1 falls into the last one.
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     n = np.bincount(bins, minlength=BINS)
     full = np.flatnonzero(n)
     correct = np.bincount(bins, right, minlength=BINS)[full]
@@ -71,7 +53,7 @@ def reliability(y, probabilities, level: float = 0.95) -> pd.DataFrame:
 def ece(y, probabilities) -> float:
     """Return the expected calibration error: the mean gap of confidence and accuracy over bins, weighted by slices.
 
-    Arguments, errors and source as `reliability`. Used by notebook 06.
+    Arguments, errors and source as `reliability`.
     """
     table = reliability(y, probabilities)
     return float((table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum())
@@ -80,7 +62,7 @@ def ece(y, probabilities) -> float:
 def brier(y, probabilities) -> float:
     """Return the multi-class Brier score: squared distance to the one-hot truth, summed over classes, 0 to 2.
 
-    Arguments and errors as `reliability`. Source: Brier, Monthly Weather Review 78 (1950). Used by notebook 06.
+    Arguments and errors as `reliability`. Source: Brier, Monthly Weather Review 78 (1950).
     """
     from sklearn.metrics import brier_score_loss
 
@@ -91,10 +73,6 @@ def brier(y, probabilities) -> float:
 def fit_temperature(logits, y) -> float:
     """Find the temperature T that makes softmax(logits / T) most likely; fit it on validation, never on test.
 
-    Args:
-        logits: float (n, k).
-        y: int (n,).
-
     Returns:
         T from 0.05 to 20; above 1 the model was too sure. Where every slice is right, likelihood grows without end
         as T falls, and T means nothing: take more validation slices.
@@ -102,81 +80,26 @@ def fit_temperature(logits, y) -> float:
     Raises:
         DataError: shapes differ, values are out of range or not finite, or there are no slices.
 
-    Source: Guo et al., ICML 2017. Used by notebook 06.
+    Source: Guo et al., ICML 2017.
     """
     logits = columns(logits, "logits")
     y = labels(y, "y", logits.shape[1])
     same_length(y=y, logits=logits)
+
+    def loss(log_temperature):
+        scaled = logits / np.exp(log_temperature)
+        return -special.log_softmax(scaled, axis=1)[np.arange(len(y)), y].mean()
+
     # The loss is convex in 1/T, so it has one minimum in log T and a bounded search cannot miss it.
-    bounds = np.log(BOUNDS)
-    mean = lambda log_temperature: _losses(logits, y, np.exp(log_temperature)).mean()  # noqa: E731
-    inside = optimize.minimize_scalar(mean, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x
-    return float(np.exp(min([inside, *bounds], key=mean)))
-
-
-def cross_fit(logits, y, folds) -> np.ndarray:
-    """Return the temperature, float (n,), of each slice, fitted on the slices of all other folds.
-
-    Args:
-        logits, y: as `fit_temperature`, each slice's logits by the fit that did not see it.
-        folds: (n,) the fold that each slice was tested in.
-
-    Raises:
-        DataError: there is one fold only, not one fold a slice, or as `fit_temperature`.
-
-    Used by notebook 06.
-    """
-    logits, y, folds = np.asarray(logits), np.asarray(y), np.asarray(folds)
-    same_length(folds=folds, y=y, logits=logits)
-    if len(names := np.unique(folds)) < 2:
-        raise DataError(f"folds: got {len(names)}; allowed: 2 or more, as a temperature is judged on another fold")
-    temperatures = np.empty(len(y))
-    for fold in names:
-        held_out = folds == fold
-        temperatures[held_out] = fit_temperature(logits[~held_out], y[~held_out])
-    return temperatures
-
-
-def temperature_by_folds(logits, y, folds, resamples: Resamples) -> Scaling:
-    """Fit a temperature on all folds' slices, and say whether such a one helps on a fold that it was not fitted on.
-
-    It helps where log loss, a proper score, surely falls on held-out folds and their calibration error does not rise.
-    A fit's own validation slices are no judge: few, and of the patients that its epochs were watched on.
-
-    Args:
-        logits, y, folds: as `cross_fit`.
-        resamples: of the slices' patients.
-
-    Returns:
-        `Scaling`. The interval of the temperature is that of its fits to the samples, to one per cent; the interval of
-        the calibration error can lie above its value, for a sample's error is no less than the mean of what it samples.
-
-    Raises:
-        DataError: as `cross_fit`, or not one patient a slice.
-
-    Source: cross-fitting: Chernozhukov et al., Econometrics Journal 21 (2018). Used by notebook 06.
-    """
-    temperatures = cross_fit(logits, y, folds)
-    logits, y = np.asarray(logits, float), np.asarray(y)
-    loss = resamples.mean(_losses(logits, y, temperatures) - _losses(logits, y, 1.0))
-    before, after = softmax(logits), softmax(logits / temperatures[:, None])
-    drawn = _sampled_ece(y, after, resamples) - _sampled_ece(y, before, resamples)
-    error = Interval(ece(y, after) - ece(y, before), *resamples.bounds(drawn))
-    temperature = fit_temperature(logits, y)
-    grid = np.geomspace(*BOUNDS, 601)
-    sums = resamples.sums(np.stack([_losses(logits, y, t) for t in grid], axis=1))
-    low, high = resamples.bounds(grid[sums.argmin(axis=1)])
-    pooled = Interval(temperature, min(low, temperature), max(high, temperature))
-    helps = loss.high < 0 and error.value <= 0
-    return Scaling(temperature if helps else None, pooled, loss, error)
+    bounds = np.log((0.05, 20.0))
+    inside = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x
+    return float(np.exp(min([inside, *bounds], key=loss)))
 
 
 def accuracy_coverage(y, probabilities, level: float = 0.95) -> pd.DataFrame:
     """Tabulate accuracy when only the most confident slices are answered and the rest goes to a reader.
 
     Args:
-        y: int (n,).
-        probabilities: float (n, k).
         level: of Wilson's interval for accuracy.
 
     Returns:
@@ -187,7 +110,7 @@ def accuracy_coverage(y, probabilities, level: float = 0.95) -> pd.DataFrame:
     Raises:
         DataError: as `classification.scores`.
 
-    Source: El-Yaniv, Wiener, JMLR 11 (2010). Used by notebook 06.
+    Source: El-Yaniv, Wiener, JMLR 11 (2010).
     """
     y, probabilities = checked(y, probabilities)
     confidence = probabilities.max(axis=1)
@@ -204,9 +127,6 @@ def accuracy_coverage(y, probabilities, level: float = 0.95) -> pd.DataFrame:
 def known_scores(logits) -> dict[str, np.ndarray]:
     """Score how much a slice looks like what the model was trained on; higher is more familiar for all three.
 
-    Args:
-        logits: float (n, k).
-
     Returns:
         max_probability (1/k to 1), entropy (of the probabilities, in nats, sign turned: -log k to 0) and energy
         (log of the sum of exp(logits), unbounded), each float64 (n,).
@@ -215,7 +135,6 @@ def known_scores(logits) -> dict[str, np.ndarray]:
         DataError: as `softmax`.
 
     Source: Hendrycks, Gimpel, ICLR 2017; Liu et al., "Energy-based out-of-distribution detection", NeurIPS 2020.
-    Used by notebook 06.
     """
     logits = columns(logits, "logits")
     probabilities = softmax(logits)
@@ -236,7 +155,7 @@ def auroc(known, unknown) -> float:
     Raises:
         DataError: one of the two is empty or not finite.
 
-    Source: Hanley, McNeil, Radiology 143 (1982). Used by notebook 06.
+    Source: Hanley, McNeil, Radiology 143 (1982).
     """
     from sklearn.metrics import roc_auc_score
 
@@ -245,23 +164,3 @@ def auroc(known, unknown) -> float:
         if not len(values) or not np.isfinite(values).all():
             raise DataError(f"auroc: {name} has {len(values)} values; allowed: one or more, all finite")
     return float(roc_auc_score(np.repeat([1, 0], [len(known), len(unknown)]), np.concatenate([known, unknown])))
-
-
-def _losses(logits, y, temperature) -> np.ndarray:
-    """Log loss of each slice, (n,), at one temperature or at each slice's own."""
-    scaled = logits / np.reshape(temperature, (-1, 1))
-    return -special.log_softmax(scaled, axis=1)[np.arange(len(y)), y]
-
-
-def _binned(y, probabilities) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bin of each slice's confidence, the confidence, and whether the slice is right."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    # Bins are open below and closed above, so that a confidence of 1 falls into the last one.
-    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1), confidence, right
-
-
-def _sampled_ece(y, probabilities, resamples: Resamples) -> np.ndarray:
-    """The expected calibration error of every sample, (samples,)."""
-    bins, confidence, right = _binned(y, probabilities)
-    gaps = np.eye(BINS)[bins] * (confidence - right)[:, None]
-    return np.abs(resamples.sums(gaps)).sum(axis=1) / resamples.sums(np.ones(len(y)))

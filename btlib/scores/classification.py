@@ -1,7 +1,7 @@
 """What predictions are worth: scores of all classes and of each, with intervals over patients.
 
-Throughout, `y` is an int array (n,) of indices into `classes`, the names of the data's classes, and probabilities and
-logits are float (n, k) in that order; k, at least 2, is the data's. A class that `y` lacks has no recall and no AUC: its
+Throughout, `y` is an int array (n,), n > 0, of indices into `classes`, the names of the data's classes, and probabilities
+and logits are float (n, k) in that order; k, at least 2, is the data's. A class that `y` lacks has no recall and no AUC: its
 own scores are left out, and macro averages are taken over the classes that `y` has.
 """
 
@@ -23,19 +23,12 @@ def softmax(logits) -> np.ndarray:
 
     Raises:
         DataError: logits are not (n, k) or not finite.
-
-    Used by notebooks 03 to 07.
     """
     return special.softmax(columns(logits, "logits"), axis=1)
 
 
 def scores(y, probabilities, classes: Sequence[str]) -> dict[str, float]:
     """Score predictions: the class of highest probability for all scores but AUC, which ranks probabilities.
-
-    Args:
-        y: int (n,), n > 0.
-        probabilities: float (n, k), rows adding up to 1.
-        classes: the k names.
 
     Returns:
         accuracy, balanced_accuracy, macro precision, recall, specificity, f1 and one-vs-rest auc, then each but the
@@ -44,8 +37,6 @@ def scores(y, probabilities, classes: Sequence[str]) -> dict[str, float]:
 
     Raises:
         DataError: shapes differ, values are out of range, or there are no slices.
-
-    Used by notebooks 03, 04, 06 and 07.
     """
     y, probabilities = checked(y, probabilities, classes)
     rows = np.arange(len(y))
@@ -72,7 +63,7 @@ def intervals(y, probabilities, classes: Sequence[str], resamples: Resamples) ->
     Raises:
         DataError: as `scores`, or not one patient a slice.
 
-    Source: as `Resamples`. Used by notebooks 03, 04, 06 and 07.
+    Source: as `Resamples`.
     """
     y, probabilities = checked(y, probabilities, classes)
     resamples.check(len(y))
@@ -90,7 +81,7 @@ def intervals(y, probabilities, classes: Sequence[str], resamples: Resamples) ->
 
 
 def support(score: str, y, classes: Sequence[str]) -> int:
-    """Count the slices of the class that a score's name ends in, or all slices. Used by notebooks 03 and 04."""
+    """Count the slices of the class that a score's name ends in, or all slices."""
     own = {f"{kind}_{label}": c for kind in BY_CLASS for c, label in enumerate(classes)}
     return int((y == own[score]).sum()) if score in own else len(y)
 
@@ -98,17 +89,11 @@ def support(score: str, y, classes: Sequence[str]) -> int:
 def confusion(y, predicted, classes: Sequence[str]) -> pd.DataFrame:
     """Count slices by true and predicted class: columns label, predicted, n, share (of the label's slices, 0 to 1).
 
-    Args:
-        y, predicted: int (n,).
-        classes: the k names.
-
     Returns:
         k x k rows, a label's k together; share is 0 where the label has no slices.
 
     Raises:
         DataError: shapes differ or values are out of range.
-
-    Used by notebooks 03, 04 and 06.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -125,13 +110,8 @@ def roc(y, probabilities, classes: Sequence[str]) -> pd.DataFrame:
 
     Classes that `y` lacks, or that it consists of, have no curve and are left out.
 
-    Args:
-        y, probabilities, classes: as `scores`.
-
     Raises:
         DataError: as `scores`.
-
-    Used by notebooks 03 and 04.
     """
     from sklearn.metrics import roc_curve
 
@@ -195,7 +175,7 @@ def _weighted_auc(positive, score, member, weights) -> np.ndarray:
 
 
 def checked(y, probabilities, classes: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and probabilities as arrays, or raise DataError. Used by `calibration`."""
+    """Return y and probabilities as arrays, or raise DataError."""
     probabilities = columns(probabilities, "probabilities", classes)
     y = labels(y, "y", probabilities.shape[1])
     same_length(y=y, probabilities=probabilities)
@@ -206,7 +186,7 @@ def checked(y, probabilities, classes: Sequence[str] | None = None) -> tuple[np.
 
 
 def labels(values, name: str, k: int) -> np.ndarray:
-    """Return class numbers as an int array (n,), each below k, or raise DataError. Used by `calibration`."""
+    """Return class numbers as an int array (n,), each below k, or raise DataError."""
     values = np.asarray(values)
     if values.ndim != 1 or not len(values) or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{name}: got shape {values.shape}, dtype {values.dtype}; allowed: one integer a slice, n > 0")
@@ -216,7 +196,7 @@ def labels(values, name: str, k: int) -> np.ndarray:
 
 
 def columns(values, name: str, classes: Sequence[str] | None = None) -> np.ndarray:
-    """Return a float array (n, k), finite, a column a class, or raise DataError. Used by `calibration`."""
+    """Return a float array (n, k), finite, a column a class, or raise DataError."""
     values = np.asarray(values, dtype=np.float64)
     k = "k" if classes is None else len(classes)
     if values.ndim != 2 or not len(values) or values.shape[1] < 2 or k not in ("k", values.shape[1]):
@@ -227,6 +207,6 @@ def columns(values, name: str, classes: Sequence[str] | None = None) -> np.ndarr
 
 
 def same_length(**arrays) -> None:
-    """Raise DataError unless the arrays have one entry a slice. Used by `calibration`."""
+    """Raise DataError unless the arrays have one entry a slice."""
     if len({len(a) for a in arrays.values()}) > 1:
         raise DataError("one entry a slice: got " + ", ".join(f"{len(a)} for {name}" for name, a in arrays.items()))

@@ -16,7 +16,8 @@ from btlib import DataError, files, params, watched
 from btlib.data.datasets import Dataset
 from btlib.fitting import runs
 from btlib.models import registry as models
-from btlib.scores import faithfulness, gradcam, localisation, metrics, reliance
+from btlib.scores import faithfulness, gradcam, localisation, reliance
+from btlib.scores.classification import softmax
 
 VERSION = 1
 """Raised when the same run and settings begin to give other tables: they are then made anew."""
@@ -36,20 +37,14 @@ _TOGETHER = 64
 
 
 def slices_of(run: runs.Run, role: str = "test") -> pd.DataFrame:
-    """Return the test slices of a run, one a row, in the order of its predictions.
-
-    Args:
-        run: a finished fit.
-        role: "test", or "validation" for a search.
+    """Return the slices of a run's part (the role "test" or "validation"), one a row, in the order of its predictions.
 
     Returns:
         image_id, fit (the run's id), label, patient_id, patient_group, plane, predicted, confidence (the predicted class's
         probability, 0 to 1), outcome ("right" or "wrong"), class_index (of the predicted class, which maps explain).
-
-    Notebook 05.
     """
     table = run.predictions(role)
-    shares = metrics.softmax(table[runs.logits_of(run.fit.classes)].to_numpy())
+    shares = softmax(table[runs.logits_of(run.fit.classes)].to_numpy())
     predicted = np.array(run.fit.classes)[shares.argmax(1)]
     about = table[["image_id", "label", "patient_id", "patient_group", "plane"]].replace("", "unknown")
     about.insert(1, "fit", run.id)
@@ -62,45 +57,34 @@ def slices_of(run: runs.Run, role: str = "test") -> pd.DataFrame:
 
 
 def test_slices(run: runs.Run, data: Dataset, role: str = "test") -> pd.DataFrame:
-    """Return the slices of a run's part in the order of the manifest, with their rows in `data`.
-
-    Returns:
-        The columns of `slices_of`, and row.
-
-    Notebook 05.
-    """
+    """Return `slices_of` in the order of the manifest, with a column row: their place in `data`."""
     rows = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
     slices = slices_of(run, role)
     slices["row"] = rows.loc[slices["image_id"]].to_numpy()
     return slices.sort_values("row", ignore_index=True)
 
 
-def pictures(run: runs.Run, data: Dataset, methods: Sequence[str], batch_size: int = 32) -> tuple:
+def pictures(run: runs.Run, data: Dataset, methods: Sequence[str]) -> tuple:
     """Return the test slices of a run as pictures, with the maps of the predicted classes.
 
     Args:
         run: the fitted model.
         data: the data set, prepared as the run was.
         methods: keys of `gradcam.METHODS`.
-        batch_size: slices a step.
 
     Returns:
         images and masks, uint8 (n, S, S), method to maps, float32 (n, S, S), in the order of `test_slices`, and the
         maps' grid in words ("10 x 10").
-
-    Notebook 05.
     """
     slices = test_slices(run, data)
     images, masks = (pixels[slices["row"].to_numpy()] for pixels in (data.images, data.masks))
     layer = models.REGISTRY[run.fit.model].feature_layer
-    coarse = gradcam.coarse_maps(run.model(), images, slices["class_index"].to_numpy(), methods, layer, batch_size)
+    coarse = gradcam.coarse_maps(run.model(), images, slices["class_index"].to_numpy(), methods, layer)
     maps = {method: gradcam.enlarged(heat, images.shape[1]) for method, heat in coarse.items()}
     return images, masks, maps, localisation.in_words(coarse[methods[0]].shape[1:])
 
 
-def explain_run(
-    run: runs.Run, data: Dataset, settings: params.GradCAM, seed: int, batch_size: int = 32
-) -> dict[str, pd.DataFrame]:
+def explain_run(run: runs.Run, data: Dataset, settings: params.GradCAM, seed: int) -> dict[str, pd.DataFrame]:
     """Explain all test slices of a run and keep the tables in its folder; what is kept already is read.
 
     Args:
@@ -108,17 +92,14 @@ def explain_run(
         data: the data set, prepared as the run was.
         settings: which methods, and how they are scored.
         seed: of random weights.
-        batch_size: slices a step.
 
     Returns:
         The names of `TABLES` to tables, as `read` returns them. Without masks "gradcam" and "erased" have no rows.
 
     Raises:
         DataError: a table is missing and the run was brought here without its model.
-
-    Notebook 05.
     """
-    network, masked = _Network(run, data, settings, seed, batch_size), (data.manifest["mask_area"] > 0).sum()
+    network, masked = _Network(run, data, settings, seed), (data.manifest["mask_area"] > 0).sum()
     identity = {"version": VERSION, "data": data.fingerprint, "masks": int(masked)}
     shown = identity | {"methods": list(settings.methods), "seed": seed}
     _keep(run, "gradcam", shown | {"tolerance_px": settings.tolerance_px}, network.scores)
@@ -137,8 +118,6 @@ def read(run: runs.Run) -> dict[str, pd.DataFrame]:
 
     Raises:
         DataError: a table is missing.
-
-    Notebook 05.
     """
     about, tables = slices_of(run).drop(columns="class_index"), {}
     for name, columns in TABLES.items():
@@ -153,19 +132,14 @@ def read(run: runs.Run) -> dict[str, pd.DataFrame]:
 
 
 def pooled(explained: dict[str, Sequence[dict]], name: str) -> pd.DataFrame:
-    """Put a table of several models and their folds together.
+    """Put a table of several models and their folds together, told by a first column model.
 
     Args:
         explained: model to what `explain_run` or `read` returned for each of its runs, which test no slice twice.
         name: key of `TABLES`.
 
-    Returns:
-        model, then the table's columns.
-
     Raises:
         DataError: two runs of a model test the same slice.
-
-    Notebook 05.
     """
     parts = []
     for model, tables in explained.items():
@@ -196,8 +170,8 @@ def _keep(run: runs.Run, name: str, identity: dict, make: Callable) -> None:
 class _Network:
     """A run's network and what its tables need of it, each read or made when first asked for."""
 
-    def __init__(self, run, data, settings, seed, batch_size):
-        self.run, self.data, self.settings, self.seed, self.batch_size = run, data, settings, seed, batch_size
+    def __init__(self, run, data, settings, seed):
+        self.run, self.data, self.settings, self.seed = run, data, settings, seed
         self.layer = models.REGISTRY[run.fit.model].feature_layer
 
     @cached_property
@@ -239,7 +213,7 @@ class _Network:
 
     def maps_of(self, methods, rows=slice(None)):
         classes = self.slices["class_index"].to_numpy()[rows]
-        return gradcam.coarse_maps(self.model, self.pixels[0][rows], classes, methods, self.layer, self.batch_size)
+        return gradcam.coarse_maps(self.model, self.pixels[0][rows], classes, methods, self.layer)
 
     def maps(self, rows):
         """Return (method, kind, grid) to the maps and controls, float32 (n, S, S), of some test slices."""
@@ -261,26 +235,25 @@ class _Network:
         starts = range(0, len(masked), _TOGETHER)
         for start in tqdm(starts, "maps scored", unit="batch", leave=False, disable=not watched()):
             rows = masked[start : start + _TOGETHER]
-            distance = localisation.distances(self.pixels[1][rows])
+            masks = self.pixels[1][rows]
+            distance = localisation.distances(masks)
             for about, heat in self.maps(rows).items():
-                settings = self.settings.tolerance_px, distance
-                table = localisation.scores(heat, self.pixels[1][rows], *settings)
+                table = localisation.scores(heat, masks, self.settings.tolerance_px, distance)
                 tables.append(self.described(rows, about, table))
         return pd.concat(tables[1:] or tables, ignore_index=True)
 
     def erased(self):
-        return reliance.predictions(self.model, self.slices, self.data, self.run.fit.classes, self.batch_size)
+        return reliance.predictions(self.model, self.slices, self.data, self.run.fit.classes)
 
     def insertion(self):
         rows, tables = self.followed, []
         images, classes = self.pixels[0][rows], self.slices["class_index"].to_numpy()[rows]
-        ends = faithfulness.ends_of(self.model, images, self.batch_size)
-        settings = self.settings.deletion_steps, self.batch_size, ends
-        maps = self.maps(rows)
+        ends = faithfulness.ends_of(self.model, images)
+        maps, steps = self.maps(rows), self.settings.deletion_steps
         own_grid = next(iter(maps))[2]
         for about, heat in maps.items():
             if about[1] != "ceiling" and about[2] == own_grid:
-                table = faithfulness.insertion_deletion(self.model, images, heat, classes, *settings)
+                table = faithfulness.insertion_deletion(self.model, images, heat, classes, steps, ends)
                 tables.append(self.described(rows, about, table))
         return pd.concat(tables, ignore_index=True)
 

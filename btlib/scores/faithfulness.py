@@ -11,23 +11,15 @@ from scipy import ndimage, special, stats
 from btlib.scores.gradcam import logits_of
 
 
-def ends_of(model, images, batch_size: int = 32) -> np.ndarray:
+def ends_of(model, images) -> np.ndarray:
     """Return the logits (3, n, k) of blurred, whole and black slices, where `insertion_deletion` begins and ends for any map.
 
     The blur is wider than in the paper (S / 16 instead of S / 45), because tumours are: less would leave them in view.
-
-    Args:
-        model: keras.Model from (n, S, S, 1) to logits.
-        images: (n, S, S), 0 to 255.
-        batch_size: slices a step.
-
-    Notebook 05.
     """
     images = np.asarray(images, np.float32)
     black = np.zeros((1, *images.shape[1:]), np.float32)
-    blurred, whole, black = np.split(
-        logits_of(model, np.concatenate([_blurred(images), images, black]), batch_size), [len(images), 2 * len(images)]
-    )
+    logits = logits_of(model, np.concatenate([_blurred(images), images, black]))
+    blurred, whole, black = np.split(logits, [len(images), 2 * len(images)])
     return np.stack([blurred, whole, black.repeat(len(images), 0)])
 
 
@@ -35,9 +27,7 @@ def _blurred(images):
     return ndimage.gaussian_filter(images, (0, *[images.shape[1] / 16] * 2))
 
 
-def insertion_deletion(
-    model, images, maps, classes, steps: int, batch_size: int = 32, ends: np.ndarray | None = None
-) -> pd.DataFrame:
+def insertion_deletion(model, images, maps, classes, steps: int, ends: np.ndarray | None = None) -> pd.DataFrame:
     """Score how the class's probability follows the map: insertion and deletion.
 
     Pixels are shown (insertion, over a blurred slice) or blackened (deletion) in the order of the map, largest first,
@@ -46,7 +36,6 @@ def insertion_deletion(
     Args:
         model: keras.Model from (n, S, S, 1) to logits.
         images: (n, S, S), 0 to 255.
-        batch_size: slices a step.
         maps: (n, S, S).
         classes: (n,) int, the class whose probability is followed.
         steps: number of steps from the whole slice to none.
@@ -55,13 +44,13 @@ def insertion_deletion(
     Returns:
         One row a slice: insertion (higher is better) and deletion (lower is better), both 0 to 1.
 
-    Petsiuk, Das, Saenko 2018, arXiv 1806.07421. Notebook 05.
+    Petsiuk, Das, Saenko 2018, arXiv 1806.07421.
     """
     images = np.asarray(images, np.float32)
     classes, size = np.asarray(classes), images.shape[1]
     cuts = np.round(np.linspace(0, size * size, steps + 1))[1:-1, None, None, None]
     noise = np.random.default_rng(0).random(size * size)
-    blurred, whole, black = ends_of(model, images, batch_size) if ends is None else ends
+    blurred, whole, black = ends_of(model, images) if ends is None else ends
     areas = np.empty((2, len(images)))
     together = max(1, 512 // (2 * steps + 2))
     for start in range(0, len(images), together):
@@ -69,7 +58,7 @@ def insertion_deletion(
         rank, seen = np.stack([_rank(m, noise) for m in maps[some]]), images[some]
         shown = rank < cuts
         inputs = np.stack([np.where(shown, seen, _blurred(seen)), np.where(shown, 0, seen)])
-        inner = logits_of(model, inputs.reshape(-1, size, size), batch_size).reshape(2, steps - 1, len(seen), -1)
+        inner = logits_of(model, inputs.reshape(-1, size, size)).reshape(2, steps - 1, len(seen), -1)
         outer = np.stack([[blurred[some], whole[some]], [whole[some], black[some]]])
         logits = np.concatenate([outer[:, :1], inner, outer[:, 1:]], axis=1)
         followed = special.softmax(logits, axis=-1)[..., np.arange(len(seen)), classes[some]]
@@ -92,7 +81,7 @@ def altered(model, layers: Sequence[str], how: Callable):
         layers: names of layers.
         how: `randomised(seed)` or `shuffled(seed)`: from a weight variable to its new value.
 
-    Adebayo et al. 2018, arXiv 1810.03292. Notebook 05.
+    Adebayo et al. 2018, arXiv 1810.03292.
     """
     weights = [w for name in layers for w in model.get_layer(name).weights]
     kept = [np.asarray(w) for w in weights]
@@ -133,7 +122,7 @@ def cascade_steps(depths: dict[str, int], groups: int = 5) -> dict[str, list[str
     Returns:
         Step's name to all layers that are random by then: "head", "head and N of M blocks", ..., "whole network".
 
-    Adebayo et al. 2018, arXiv 1810.03292. Notebook 05.
+    Adebayo et al. 2018, arXiv 1810.03292.
     """
     deepest = max(depths.values())
     ends = sorted({0, *np.linspace(0, deepest, groups + 1).round().astype(int)[1:]})
@@ -155,8 +144,6 @@ def similarity(first, second) -> pd.DataFrame:
     Returns:
         One row a slice: rank_correlation (Spearman's, -1 to 1, over places; 0 where a map is constant) and ssim
         (structural similarity, -1 to 1, Gaussian window of 1.5 pixels; Wang et al. 2004, doi 10.1109/TIP.2003.819861).
-
-    Notebook 05.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     flat = [stats.rankdata(a.reshape(len(a), -1), axis=1) for a in (first, second)]

@@ -11,10 +11,11 @@ Grad-CAM itself is eight lines. With `top` the last layer that has places, `imag
     heat = tf.image.resize(coarse, image.shape[1:3])[..., 0]
     heat = heat / tf.reduce_max(heat)
 
-is what `maps(model, image[..., 0], k)` returns (a test compares the two); the rest of this module is other methods, other
-backends, batches, and input that has no map.
+is what `maps(model, image[..., 0], k)` returns (a test compares the two); the rest of this module is other methods,
+branches that run past the layer, batches, and input that has no map.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import keras
@@ -23,13 +24,15 @@ from scipy import special
 
 from btlib import DataError
 from btlib.fitting import batches
-from btlib.scores import backprop
+
+BATCH = 32
+"""Slices a step."""
 
 SCORECAM_CHANNELS = 32
 """Score-CAM tries this many channels, those that vary most over the slice (Faster Score-CAM), not all of them."""
 
 
-def maps(model, images, classes=None, method: str = "gradcam", layer: str | None = None, batch_size: int = 32):
+def maps(model, images, classes=None, method: str = "gradcam", layer: str | None = None):
     """Return the class activation map of every slice.
 
     Args:
@@ -38,7 +41,6 @@ def maps(model, images, classes=None, method: str = "gradcam", layer: str | None
         classes: (n,) int, the class that is explained, 0 to k - 1; one int for all; None: the predicted one.
         method: key of `METHODS`.
         layer: name of the layer whose output is weighted; None: the last with places, (n, h, w, c) or (n, tokens, d).
-        batch_size: slices a step.
 
     Returns:
         float32 (n, S, S), 0 to 1; each map's largest value is 1, or the map is zero everywhere.
@@ -46,35 +48,17 @@ def maps(model, images, classes=None, method: str = "gradcam", layer: str | None
     Raises:
         DataError: wrong shapes, values that are not finite, no such class, method or layer.
 
-    Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74; the gradient is that of the logit. Notebook 05.
+    Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74; the gradient is that of the logit.
     """
-    return maps_of(model, images, classes, [method], layer, batch_size)[method]
+    coarse = coarse_maps(model, images, classes, [method], layer)[method]
+    return enlarged(coarse, np.shape(images)[1])
 
 
-def maps_of(model, images, classes, methods: Sequence[str], layer: str | None = None, batch_size: int = 32) -> dict:
-    """Return the maps of several methods from one pass.
-
-    Args:
-        model, images, classes, layer, batch_size: as `maps`.
-        methods: keys of `METHODS`.
-
-    Returns:
-        Method to float32 (n, S, S), as `maps`.
-
-    Raises:
-        DataError: as `maps`.
-
-    Notebook 05.
-    """
-    coarse = coarse_maps(model, images, classes, methods, layer, batch_size)
-    return {method: enlarged(heat, np.shape(images)[1]) for method, heat in coarse.items()}
-
-
-def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | None = None, batch_size: int = 32) -> dict:
+def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | None = None) -> dict:
     """Return the maps of several methods on the layer's own grid.
 
     Args:
-        model, images, classes, layer, batch_size: as `maps`.
+        model, images, classes, layer: as `maps`.
         methods: keys of `METHODS`.
 
     Returns:
@@ -82,21 +66,17 @@ def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | Non
 
     Raises:
         DataError: as `maps`.
-
-    `explanations.explain_run`.
     """
     for method in methods:
         if method not in METHODS:
             raise DataError(f"method: got {method!r}; allowed: {', '.join(METHODS)}")
     images, layer = _checked(model, images), _layer(model, layer)
-    classes = _classes(model, images, classes, batch_size)
+    classes = _classes(model, images, classes)
     coarse = {method: [] for method in methods}
-    for some, features, slopes in _passes(model, images, classes, layer, batch_size):
+    for some, features, slopes in _passes(model, images, classes, layer):
         for method in methods:
-            if method == "scorecam":
-                weights = _increases(model, images[some], classes[some], features, batch_size)
-            else:
-                weights = slopes
+            scored = method == "scorecam"
+            weights = _increases(model, images[some], classes[some], features) if scored else slopes
             coarse[method].append(np.maximum(METHODS[method](features, weights), 0))
     nothing = np.zeros((0, 1, 1), np.float32)
     return {method: np.concatenate(parts) if parts else nothing for method, parts in coarse.items()}
@@ -111,8 +91,6 @@ def enlarged(coarse, size: int) -> np.ndarray:
 
     Returns:
         float32 (n, S, S), 0 to 1; zeros where a map is zero.
-
-    `maps`, and controls on the grid of a map.
     """
     return _normalised(_resized(coarse, size))
 
@@ -167,13 +145,10 @@ METHODS: dict[str, Callable] = {
 
 
 def to_grid(tokens: np.ndarray) -> np.ndarray:
-    """Lay the patch tokens of a vision transformer out as a picture.
+    """Lay the patch tokens of a vision transformer, (n, t, d), out as a picture, (n, g, g, d).
 
-    Args:
-        tokens: (n, t, d); the last g * g of the t tokens are patches, row by row, those before it class tokens.
-
-    Returns:
-        (n, g, g, d). Arrays that are pictures already, (n, h, w, c), come back unchanged. Notebook 05.
+    The last g * g of the t tokens are patches, row by row, those before them class tokens. Arrays that are pictures
+    already, (n, h, w, c), come back unchanged.
     """
     if tokens.ndim == 4:
         return tokens
@@ -181,27 +156,78 @@ def to_grid(tokens: np.ndarray) -> np.ndarray:
     return tokens[:, -side * side :].reshape(len(tokens), side, side, -1)
 
 
-def gradients(model, images, classes, layer: str, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Return a layer's output and the gradient of one logit with respect to it.
+_steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def step_of(model, layer: str) -> Callable:
+    """Compile, once for a model and layer, the function from slices to a layer's features and their gradients.
 
     Args:
-        model, images, classes, layer, batch_size: as `maps`; classes (n,) int.
+        model: flat functional keras.Model from (n, S, S, 1) to logits (n, k). New weights need no new step.
+        layer: name of a layer that leads to the logits.
 
     Returns:
-        Features and gradients, float32, both (n, h, w, c); tokens come as a grid without the class token.
+        From float32 slices (n, S, S, 1) and (n, k), 1 for the logit that is explained, to features and gradients.
 
-    Notebook 05.
+    Raises:
+        DataError: the layer does not lead to the logits, or Keras runs on another backend than TensorFlow.
     """
-    images, layer = _checked(model, images), _layer(model, layer)
-    classes = _classes(model, images, classes, batch_size)
-    _, features, slopes = zip(*_passes(model, images, classes, layer, batch_size), strict=True)
-    return np.concatenate(features), np.concatenate(slopes)
+    steps = _steps.setdefault(model, {})
+    if layer not in steps:
+        if keras.backend.backend() != "tensorflow":
+            raise DataError(f"KERAS_BACKEND: got {keras.backend.backend()}; gradients exist for tensorflow alone")
+        steps[layer] = _step(*cut(model, layer))
+    return steps[layer]
 
 
-def _passes(model, images, classes, layer, batch_size):
-    step = backprop.step_of(model, layer)
+def cut(model, layer: str):
+    """Cut the graph at a layer: a function up to it, which needs no gradients, and a model from it to the logits.
+
+    Where branches run past the layer (a layer inside a residual block), their tensors cross the cut beside it: both ends
+    are lists of the layer's output and these.
+
+    Raises:
+        DataError: the layer does not lead to the logits.
+    """
+    feature = model.get_layer(layer).output
+    after, beside = {id(feature)}, {}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if any(id(t) in after for t in node.input_tensors):
+                after |= {id(t) for t in node.outputs}
+                beside |= {id(t): t for t in node.input_tensors if id(t) not in after}
+    if id(model.outputs[0]) not in after:
+        raise DataError(f"layer: {layer!r} does not lead to the logits of {model.name}")
+    ends = [feature, *beside.values()]
+    below, above = keras.Model(model.input, ends), keras.Model(ends, model.outputs[0])
+
+    # Keras hands back a list of one as its one element; here both ends of the cut are always lists.
+    def run_below(images):
+        return keras.tree.flatten(below(images, training=False))
+
+    return run_below, above
+
+
+def _step(below, above):
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=False)
+    def step(images, explained):
+        features, *beside = below(images)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(features)
+            logits = tf.cast(above([features, *beside], training=False), tf.float32)
+            score = tf.reduce_sum(logits * explained)
+        slopes = tape.gradient(score, features, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return tf.cast(features, tf.float32), tf.cast(slopes, tf.float32)
+
+    return step
+
+
+def _passes(model, images, classes, layer):
+    step = step_of(model, layer)
     explained = np.eye(model.output_shape[-1], dtype=np.float32)[classes]
-    size = max(1, min(batch_size, len(images)))
+    size = max(1, min(BATCH, len(images)))
     both = zip(batches.filled(images, size), batches.filled(explained, size), strict=True)
     for (some, batch), (_, target) in both:
         count = some.stop - some.start
@@ -212,7 +238,7 @@ def _passes(model, images, classes, layer, batch_size):
         yield some, to_grid(features), to_grid(slopes)
 
 
-def _increases(model, images, classes, features, batch_size):
+def _increases(model, images, classes, features):
     count = min(SCORECAM_CHANNELS, features.shape[-1])
     varying = np.argsort(-features.var((1, 2)), axis=1, kind="stable")[:, :count]
     size, rows = images.shape[1], np.arange(len(images))
@@ -222,27 +248,24 @@ def _increases(model, images, classes, features, batch_size):
         channels = features[row][..., varying[row]].transpose(2, 0, 1)
         low = channels.min((1, 2), keepdims=True)
         shown = images[row] * _normalised(_resized(channels - low, size))
-        gains[row] = logits_of(model, shown, batch_size)[:, classes[row]]
+        gains[row] = logits_of(model, shown)[:, classes[row]]
     # Score-CAM subtracts the logit of an empty slice; the softmax that follows takes any constant out again.
     weights[rows[:, None], 0, 0, varying] = special.softmax(gains, axis=1)
     return weights
 
 
-def logits_of(model, images, batch_size: int = 32) -> np.ndarray:
+def logits_of(model, images) -> np.ndarray:
     """Return a model's logits for slices.
 
     Args:
         model: keras.Model from (n, S, S, 1) to logits (n, k).
         images: (n, S, S), uint8 or float, 0 to 255.
-        batch_size: slices a step.
 
     Returns:
         float64 (n, k).
-
-    Notebook 05.
     """
     logits = np.empty((len(images), model.output_shape[-1]))
-    for some, batch in batches.filled(images, max(1, min(batch_size, len(images)))):
+    for some, batch in batches.filled(images, max(1, min(BATCH, len(images)))):
         outputs = model.predict_on_batch(batch[..., None].astype(np.float32))
         logits[some] = np.asarray(outputs)[: some.stop - some.start]
     return logits
@@ -271,10 +294,10 @@ def _checked(model, images) -> np.ndarray:
     return images
 
 
-def _classes(model, images, classes, batch_size: int) -> np.ndarray:
+def _classes(model, images, classes) -> np.ndarray:
     count = model.output_shape[-1]
     if classes is None:
-        return logits_of(model, images, batch_size).argmax(1)
+        return logits_of(model, images).argmax(1)
     classes = np.asarray(classes)
     if classes.dtype.kind not in "ui" or classes.shape not in ((), (len(images),)):
         raise DataError(f"classes: got {classes.dtype} {classes.shape}; allowed: one int, or ints ({len(images)},)")

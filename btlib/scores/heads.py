@@ -26,16 +26,7 @@ WHOLE = ((0.0, 1.0), (0.0, 1.0))
 
 
 def head(picture: np.ndarray) -> np.ndarray:
-    """Cut a slice to its head and stretch that to a square.
-
-    Args:
-        picture: uint8 (H, W), as `btlib.data.preprocessing.prepare` returns it.
-
-    Returns:
-        uint8 (GRID, GRID).
-
-    Used by `python -m btlib audit`.
-    """
+    """Cut a prepared slice, uint8 (H, W), to its head and stretch that to a square, uint8 (GRID, GRID)."""
     picture = np.ascontiguousarray(picture)
     return np.asarray(Image.fromarray(picture).resize((GRID, GRID), Image.Resampling.BILINEAR, box=_box(picture)))
 
@@ -73,8 +64,6 @@ def signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:
 
     Returns:
         float32 (n, 144), mean zero and length one, or all zero for a head without structure.
-
-    Used by `btlib.scores.overlap`.
     """
     down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
     from scipy.stats import rankdata  # here, as it takes a second to import
@@ -98,10 +87,7 @@ def _means(low: float, high: float) -> np.ndarray:
 
 
 def turned(images: np.ndarray, turn: int) -> np.ndarray:
-    """Return square images (n, side, side) in one of `ORIENTATIONS`, given by its place.
-
-    Used by `btlib.scores.overlap`.
-    """
+    """Return square images (n, side, side) in one of `ORIENTATIONS`, given by its place."""
     _, transposed, upside_down, mirrored = ORIENTATIONS[turn]
     images = images.swapaxes(1, 2) if transposed else images
     images = images[:, ::-1] if upside_down else images
@@ -109,10 +95,7 @@ def turned(images: np.ndarray, turn: int) -> np.ndarray:
 
 
 def equalised(heads: np.ndarray) -> np.ndarray:
-    """Replace grey levels of uint8 (n, side, side) by their ranks among a head's pixels, 0..255: any window drops out.
-
-    Used by `btlib.scores.overlap`.
-    """
+    """Replace grey levels of uint8 (n, side, side) by their ranks among a head's pixels, 0..255: any window drops out."""
     result = np.empty_like(heads)
     for one, picture in zip(result, heads, strict=True):
         counts = np.bincount(picture.ravel(), minlength=256)

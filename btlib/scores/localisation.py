@@ -37,8 +37,6 @@ def scores(maps, masks, tolerance: int, distance=None) -> pd.DataFrame:
 
     Raises:
         DataError: shapes differ, or a mask is empty.
-
-    Notebook 05.
     """
     maps, inside = np.asarray(maps, np.float32), np.asarray(masks) > 0
     if maps.shape != inside.shape or maps.ndim != 3:
@@ -61,7 +59,7 @@ def scores(maps, masks, tolerance: int, distance=None) -> pd.DataFrame:
 
 
 def distances(masks) -> np.ndarray:
-    """Return how far each pixel is from the mask, in pixels, float32 (n, S, S); 0 inside. `scores`."""
+    """Return how far each pixel is from the mask, in pixels, float32 (n, S, S); 0 inside."""
     outside = np.asarray(masks) == 0
     return np.array([ndimage.distance_transform_edt(m) for m in outside], np.float32).reshape(outside.shape)
 
@@ -92,8 +90,6 @@ def on_grid(pictures, grid: tuple[int, int]) -> np.ndarray:
 
     Returns:
         float32 (n, S, S), each divided by its largest value.
-
-    Notebook 05.
     """
     pictures = np.asarray(pictures, np.float32)
     size = pictures.shape[-1]
@@ -126,8 +122,6 @@ def controls(images, masks, classes, groups, training, grid: tuple[int, int]) ->
         other patients; "brightness", the slice itself; "edges", the size of its gradient (Gaussian, 1/80 of the side and at
         least a pixel).
         And `CEILING`, on the map's grid alone.
-
-    Notebook 05.
     """
     images = np.asarray(images, np.float32)
     size = images.shape[1]
@@ -150,14 +144,10 @@ def controls(images, masks, classes, groups, training, grid: tuple[int, int]) ->
 def class_average(classes, groups, training_masks, training_classes, training_groups) -> np.ndarray:
     """Return where tumours of a slice's class lie in the training slices of all other patients.
 
-    Args:
-        classes, groups: (n,) int and (n,), of the slices that maps are wanted for.
-        training_masks, training_classes, training_groups: (m, S, S), (m,) int and (m,).
+    Arguments as for `controls`.
 
     Returns:
         float32 (n, S, S), the share of those slices that have tumour there, 0 to 1; zeros where there are none.
-
-    `controls`.
     """
     masks = np.asarray(training_masks) > 0
     labels, owners = np.asarray(training_classes, int), np.asarray(training_groups)

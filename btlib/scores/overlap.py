@@ -4,7 +4,6 @@ Two steps. A signature, the ranks of 12 x 12 cells of the head, finds a few cand
 neighbours; then the pixels decide: the two heads are laid upon each other and their fine structure is correlated.
 """
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,16 +58,13 @@ def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
 
     Raises:
         DataError: images and manifest differ in length.
-
-    Notebook 06.
     """
-    heads_a, digests_a = _heads(a.images)
-    heads_b, digests_b = _heads(b.images)
-    for name, digests, manifest in (("a", digests_a, a.manifest), ("b", digests_b, b.manifest)):
-        if len(digests) != len(manifest):
-            raise DataError(f"audit: {name} has {len(digests)} images and {len(manifest)} rows in its manifest")
-    pairs = _pairs(heads_a, heads_b, threshold)
-    return _table(pairs, digests_a, digests_b, a.manifest["image_id"], b.manifest["image_id"])
+    for name, data in (("a", a), ("b", b)):
+        if len(data.images) != len(data.manifest):
+            raise DataError(
+                f"audit: {name} has {len(data.images)} images and {len(data.manifest)} rows in its manifest"
+            )
+    return _table(_pairs(_heads(a.images), _heads(b.images), threshold), a, b)
 
 
 def within(a, threshold: float = NEAR) -> pd.DataFrame:
@@ -81,56 +77,23 @@ def within(a, threshold: float = NEAR) -> pd.DataFrame:
         threshold: least score of a pair, 0 to 1.
 
     Returns:
-        As `audit`, each pair once, with the columns same_patient and same_group.
-
-    Notebook 02.
+        As `audit`, each pair once.
     """
-    cut, digests = _heads(a.images)
-    ids = a.manifest["image_id"]
-    table = _table(_pairs(cut, cut, threshold, apart=True), digests, digests, ids, ids)
-    of = a.manifest.set_index("image_id")
-    for name, column in (("same_patient", "patient_id"), ("same_group", "patient_group")):
-        known = of[column].to_dict()
-        table[name] = [known[x] == known[y] for x, y in zip(table["image_id_a"], table["image_id_b"], strict=True)]
-    return table
+    cut = _heads(a.images)
+    return _table(_pairs(cut, cut, threshold, apart=True), a, a)
 
 
-def crossing(pairs: pd.DataFrame, split: pd.DataFrame) -> dict[str, int]:
-    """Count the held-out slices that have a near-identical neighbour in training.
+def crossing(pairs: pd.DataFrame, split: pd.DataFrame) -> int:
+    """Count the test slices that have a near-identical neighbour in training.
 
     Args:
         pairs: as `within` returns it.
         split: columns image_id and role (train, validation or test).
-
-    Returns:
-        test and validation: slices in each; test_crossing and validation_crossing: those with such a neighbour.
-
-    Notebook 02.
     """
     role = dict(zip(split["image_id"], split["role"], strict=True))
     ends = pairs[["image_id_a", "image_id_b"]].to_numpy()
     both = np.concatenate([ends, ends[:, ::-1]])
-    near = {x for x, y in both if role.get(y) == "train"}
-    counts = {}
-    for part in ("test", "validation"):
-        members = set(split.loc[split["role"] == part, "image_id"])
-        counts[part], counts[f"{part}_crossing"] = len(members), len(members & near)
-    return counts
-
-
-def signatures(images) -> np.ndarray:
-    """Describe slices by the ranks of 12 x 12 cells of the head, so that margins, size and window drop out.
-
-    Args:
-        images: uint8 (n, S, S), read in blocks: an h5py dataset serves.
-
-    Returns:
-        float32 (n, 144), mean zero and length one (or all zero for a slice without structure), so that a dot product
-        is Spearman's rank correlation.
-
-    Used by `audit`.
-    """
-    return heads.signatures(_heads(images)[0])
+    return len({x for x, y in both if role.get(x) == "test" and role.get(y) == "train"})
 
 
 def candidates(
@@ -146,8 +109,6 @@ def candidates(
 
     Returns:
         row of a, row of b, dot product: one entry a candidate, sorted by row of a, then best first.
-
-    Used by `audit`.
     """
     from sklearn.neighbors import NearestNeighbors  # here, as it takes a second to import
 
@@ -180,8 +141,6 @@ def search(heads_a: np.ndarray, heads_b: np.ndarray | None = None, threshold: fl
         turned besides; a guess where one axis was stretched), shown (share of b's head that a shows), covered (share of
         a's head that b shows) and tone (mean distance of their sorted grey levels, 0 to 255, where both show). Sorted
         by a, then best first.
-
-    Used by `python -m btlib audit`.
     """
     apart, b = heads_b is None, heads_a if heads_b is None else heads_b
     even_a = heads.equalised(heads_a)
@@ -326,31 +285,25 @@ def _distance(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> float:
     return float(np.abs(np.cumsum(counts[0] - counts[1])).sum() / max(inside.sum(), 1))
 
 
-def _table(pairs: pd.DataFrame, digests_a, digests_b, ids_a, ids_b) -> pd.DataFrame:
+def _table(pairs: pd.DataFrame, a, b) -> pd.DataFrame:
     i, j = pairs["a"].to_numpy(), pairs["b"].to_numpy()
     return pd.DataFrame(
         {
-            "image_id_a": ids_a.to_numpy()[i],
-            "image_id_b": ids_b.to_numpy()[j],
+            "image_id_a": a.manifest["image_id"].to_numpy()[i],
+            "image_id_b": b.manifest["image_id"].to_numpy()[j],
             "score": pairs["score"].to_numpy(),
             "transform": NAMES[pairs["turn"]],
-            "exact": [digests_a[x] == digests_b[y] for x, y in zip(i, j, strict=True)],
+            "exact": [np.array_equal(a.images[int(x)], b.images[int(y)]) for x, y in zip(i, j, strict=True)],
         },
         columns=COLUMNS,
     )
 
 
-def _heads(images) -> tuple[np.ndarray, list[bytes]]:
-    """Cut every slice to its head and stretch that to uint8 (n, 96, 96); with a digest of each slice as it was."""
-    result, digests = np.zeros((len(images), heads.GRID, heads.GRID), np.uint8), []
+def _heads(images) -> np.ndarray:
+    """Cut every slice to its head and stretch that to uint8 (n, 96, 96)."""
+    result = np.zeros((len(images), heads.GRID, heads.GRID), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), BATCH):
-            block = np.ascontiguousarray(images[first : first + BATCH])
-            for at, (head, digest) in enumerate(pool.map(_head, block), first):
+            for at, head in enumerate(pool.map(heads.head, images[first : first + BATCH]), first):
                 result[at] = head
-                digests.append(digest)
-    return result, digests
-
-
-def _head(picture: np.ndarray) -> tuple[np.ndarray, bytes]:
-    return heads.head(picture), hashlib.sha256(picture).digest()
+    return result

@@ -23,8 +23,6 @@ def lay(a, b, start, threshold: float, turning: bool = False):
 
     Returns:
         score, float (m,), 0 for a pair that was given up; shift (m, 2); matrix (m, 2, 2), diagonal unless `turning`.
-
-    Used by `btlib.scores.overlap`.
     """
     shift, matrix = start[..., 0].copy(), start[..., 1, None] * np.eye(2)
     score, alive = np.zeros(len(a)), np.arange(len(a))
@@ -43,10 +41,7 @@ def lay(a, b, start, threshold: float, turning: bool = False):
 
 
 def warp(b, shift, matrix, turning: bool = False):
-    """Return b as seen from a, and where that lies inside b, both float32 (m, n, n); see `lay`.
-
-    Used by `btlib.scores.overlap`.
-    """
+    """Return b as seen from a, and where that lies inside b, both float32 (m, n, n); see `lay`."""
     return _turned(b, shift, matrix) if turning else _stretched(b, shift, matrix)
 
 

@@ -10,8 +10,9 @@ from tqdm.auto import tqdm
 from btlib import params, watched
 from btlib.data.datasets import Dataset
 from btlib.models import erasing
-from btlib.scores import metrics
+from btlib.scores.classification import softmax
 from btlib.scores.gradcam import logits_of
+from btlib.scores.resampling import mean_intervals
 
 MARGIN = 2
 """Pixels by which a mask is widened before the tumour is erased."""
@@ -31,9 +32,7 @@ DONORS = 20
 _TOGETHER = 16
 
 
-def predictions(
-    model, slices: pd.DataFrame, data: Dataset, classes: Sequence[str], batch_size: int = 32
-) -> pd.DataFrame:
+def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[str]) -> pd.DataFrame:
     """Return what a network says to test slices with the tumour erased, and with an equal shape elsewhere erased.
 
     Args:
@@ -41,13 +40,10 @@ def predictions(
         slices: image_id, label, plane, patient_group and row (in `data`), one a row; those without a mask are left out.
         data: the data set, prepared as the model's run was.
         classes: names of the model's classes, in the order of its logits.
-        batch_size: slices a step.
 
     Returns:
         `COLUMNS`, one row a slice, place and fill; "nothing" has one row a slice, fill "". Where there is no room
         elsewhere in the head, or no donor, that row is missing.
-
-    Notebook 05.
     """
     tables = [pd.DataFrame(columns=list(COLUMNS))]
     masked = slices[[bool(data.masks[row].any()) for row in slices["row"]]]
@@ -59,7 +55,7 @@ def predictions(
             for erased, fill, picture in erased_slices(image, mask, about["image_id"], _donors(about, data)):
                 rows.append((about["image_id"], erased, fill, classes.index(about["label"])))
                 pictures.append(picture)
-        shares = metrics.softmax(logits_of(model, np.stack(pictures), batch_size))
+        shares = softmax(logits_of(model, np.stack(pictures)))
         table = pd.DataFrame(rows, columns=["image_id", "erased", "fill", "true"])
         table["predicted"] = np.array(classes)[shares.argmax(1)]
         table["probability"] = shares[np.arange(len(shares)), table["true"]]
@@ -80,8 +76,6 @@ def erased_slices(
 
     Yields:
         erased, fill and the picture, uint8 (S, S), as in `predictions`.
-
-    `predictions`.
     """
     yield "nothing", "", image
     head = erasing.head_of(image)
@@ -143,17 +137,14 @@ def summary(table: pd.DataFrame, statistics: params.Statistics, seed: int) -> pd
     Returns:
         model, erased, fill, trained (whether training slices may get the fill), by ("all" or "label"), group, slices,
         patients, and accuracy and probability, each with _low and _high.
-
-    Notebook 05.
     """
     rows = []
     whole = table.assign(all="all slices", right=(table["predicted"] == table["label"]).astype(float))
     for by in ("all", "label"):
         for (model, erased, fill, group), some in whole.groupby(["model", "erased", "fill", by], sort=False):
-            patients = some["patient_id"].to_numpy()
-            settings = statistics.bootstrap, statistics.level, seed
-            accuracy, probability = metrics.mean_intervals(some[["right", "probability"]], patients, *settings)
-            counts = len(some), len(np.unique(patients))
+            values, patients = some[["right", "probability"]], some["patient_id"]
+            accuracy, probability = mean_intervals(values, patients, statistics, seed)
+            counts = len(some), patients.nunique()
             rows.append((model, erased, fill, fill in erasing.TRAINED, by, group, *counts, *accuracy, *probability))
     scores = [f"{score}{end}" for score in ("accuracy", "probability") for end in ("", "_low", "_high")]
     about = ["model", "erased", "fill", "trained", "by", "group", "slices", "patients"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from btlib import DataError
+from btlib import DataError, params
 
 ALIKE = "cannot be told apart"
 """The verdict on two numbers whose difference has an interval that holds 0."""
@@ -50,7 +50,6 @@ class Resamples:
         seed: of the draws; the same patients and seed give the same samples.
 
     Source: Efron, Tibshirani 1993, ch. 13; resampling whole clusters: Field, Welsh, JRSS B 69 (2007).
-    Used by notebooks 03 to 07.
     """
 
     def __init__(self, patients, samples: int, level: float, seed: int):
@@ -61,18 +60,10 @@ class Resamples:
         self.weights, self.level = counts.reshape(samples, -1).astype(float), level
 
     def sums(self, values) -> np.ndarray:
-        """Sum values over the slices of each sample, a patient drawn twice counting twice.
-
-        Args:
-            values: float (n,) or (n, k).
-
-        Returns:
-            float (samples,) or (samples, k).
+        """Sum values, float (n,) or (n, k), over the slices of each sample, a patient drawn twice counting twice.
 
         Raises:
             DataError: there is not one patient a slice.
-
-        Used by notebooks 03 to 07.
         """
         self.check(len(values))
         totals = np.zeros((self.weights.shape[1], *np.shape(values)[1:]))
@@ -80,7 +71,7 @@ class Resamples:
         return self.weights @ totals
 
     def check(self, n: int) -> None:
-        """Raise DataError where there is not one patient for each of n slices. Used by `classification`."""
+        """Raise DataError where there is not one patient for each of n slices."""
         if n != len(self.member):
             raise DataError(f"patients: got {len(self.member)} ids for {n} slices; allowed: one a slice")
 
@@ -97,8 +88,6 @@ class Resamples:
 
         Raises:
             DataError: no values, values that are not finite, or not one patient a slice.
-
-        Used by notebooks 04 and 05.
         """
         values = np.asarray(values, dtype=np.float64)
         if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
@@ -121,7 +110,7 @@ class Resamples:
         Raises:
             DataError: a or b has no value, or there is not one patient a slice.
 
-        Source: Efron, Tibshirani 1993, ch. 16 (null by shifting). Used by notebooks 03, 04 and 07.
+        Source: Efron, Tibshirani 1993, ch. 16 (null by shifting).
         """
         values, means = [], []
         for scores in (np.asarray(a, float), np.asarray(b, float)):
@@ -137,14 +126,9 @@ class Resamples:
         return Difference(value, *self.bounds(drawn), float(p))
 
 
-def mean_interval(values, patients, samples: int, level: float, seed: int) -> Interval:
-    """Return `Resamples.mean` of values, float (n,), whose patients meet no other statistic. Used by notebook 05."""
-    return Resamples(patients, samples, level, seed).mean(values)
-
-
-def mean_intervals(values, patients, samples: int, level: float, seed: int) -> list[Interval]:
-    """Return `mean_interval` of each column of values, float (n, m), from the same resamples. Used by notebook 05."""
-    resamples = Resamples(patients, samples, level, seed)
+def mean_intervals(values, patients, statistics: params.Statistics, seed: int) -> list[Interval]:
+    """Return `Resamples.mean` of each column of values, float (n, m), from the same resamples."""
+    resamples = Resamples(patients, statistics.bootstrap, statistics.level, seed)
     return [resamples.mean(column) for column in np.asarray(values, dtype=np.float64).T]
 
 
@@ -159,7 +143,7 @@ def wilson(k: float, n: int, level: float) -> tuple[float, float]:
     Raises:
         DataError: k or n is out of range.
 
-    Source: Wilson, JASA 22 (1927) 209-212. Used by notebook 07 for the paper's own number.
+    Source: Wilson, JASA 22 (1927) 209-212.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -169,7 +153,7 @@ def wilson(k: float, n: int, level: float) -> tuple[float, float]:
 
 
 def share(k: int, n: int, level: float) -> Interval:
-    """Return k of n as a share with Wilson's interval; arguments and errors as `wilson`. Used by notebook 07."""
+    """Return k of n as a share with Wilson's interval; arguments and errors as `wilson`."""
     return Interval(k / n, *map(float, wilson(k, n, level)))
 
 
@@ -183,7 +167,6 @@ def mcnemar(y, a, b) -> McNemar:
         DataError: shapes differ.
 
     Source: McNemar, Psychometrika 12 (1947); exact form: binomial test of the discordant pairs.
-    Used by notebooks 03 and 07.
     """
     y, a, b = map(np.asarray, (y, a, b))
     if not y.shape == a.shape == b.shape:
@@ -210,7 +193,7 @@ def compare(y, predictions: dict, reference: str, resamples: Resamples) -> pd.Da
     Raises:
         DataError: the reference is not in `predictions`, or as `mcnemar`.
 
-    Source: Holm, Scand. J. Statist. 6 (1979). Used by notebooks 03 and 07.
+    Source: Holm, Scand. J. Statist. 6 (1979).
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -238,7 +221,7 @@ def apart(a: Interval, b: Interval) -> Interval:
         a, b: value, low, high; a number that is counted or given has its value as both bounds.
 
     Source: Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10, with each side's own interval in the place
-    of Wilson's: Zou, Donner, Statistics in Medicine 27 (2008) 1693-1702. Used by notebook 07.
+    of Wilson's: Zou, Donner, Statistics in Medicine 27 (2008) 1693-1702.
     """
     a, b = Interval(*a), Interval(*b)
     value = a.value - b.value
@@ -256,7 +239,7 @@ def verdict(ours: Interval, other: Interval) -> str:
         "higher" or "lower" where the interval of the difference lies on one side of 0, else "cannot be told apart";
         "not tested: no value" where one of the two is NaN.
 
-    Source: as `apart`. Used by notebook 07.
+    Source: as `apart`.
     """
     if np.isnan([*ours, *other]).any():
         return "not tested: no value"

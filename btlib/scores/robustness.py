@@ -91,7 +91,7 @@ def changed(images, change: str, strength: int, seed: int = 0) -> np.ndarray:
     Raises:
         DataError: no such change or strength, or images of another dtype or shape.
 
-    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261. Used by `study.probing.robustness`.
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261.
     """
     if change not in CHANGES or strength not in (0, *STRENGTHS):
         raise DataError(f"change {change!r} at {strength!r}; allowed: {', '.join(CHANGES)}, at 0 to {STRENGTHS[-1]}")

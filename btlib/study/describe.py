@@ -1,4 +1,7 @@
-"""What the data are and what a network gets to see of them: the tables of notebooks 01 and 02."""
+"""What the data are and what a network gets to see of them: the tables of notebooks 01 and 02.
+
+`study` is the parameters, `table` what `slices` returns and `dataset` the prepared slices.
+"""
 
 from collections.abc import Sequence
 
@@ -16,14 +19,9 @@ SAMPLE = 300
 def slices(data: params.Data) -> pd.DataFrame:
     """Return slices.csv: what is known of each slice, with the tumour's size and the author's fold.
 
-    Args:
-        data: which data set.
-
     Returns:
         The manifest without path and checksum; mask_area_percent (of the whole slice, empty without a mask);
         author_fold where there is cvind.mat.
-
-    Notebook 01.
     """
     table = datasets.manifest(data).drop(columns=["path", "sha256"])
     percent = 100 * table["mask_area"] / (table["width"] * table["height"])
@@ -33,14 +31,7 @@ def slices(data: params.Data) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return dataset.csv: a row a label and one for all of them.
-
-    Args:
-        table: what `slices` returned.
-        classes: labels that come first, in this order; those that no model is trained on follow.
-
-    Notebook 01.
-    """
+    """Return dataset.csv: a row a label, `classes` first, labels that no model is trained on after them, and one for all."""
     there = set(table["label"])
     labels = [*(c for c in classes if c in there), *sorted(there - set(classes))]
     parts = {label: table[table["label"] == label] for label in labels} | {"all": table}
@@ -48,13 +39,7 @@ def summary(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame) -> pd.DataFrame:
-    """Count patients and groups of ids that differ only in a last letter, and what of them the author's folds divide.
-
-    Args:
-        table: what `slices` returned.
-
-    Notebook 01.
-    """
+    """Count patients and groups of ids that differ only in a last letter, and what of them the author's folds divide."""
     ids = table.groupby("patient_group")["patient_id"].nunique()
     counts = {
         "patient ids": table["patient_id"].nunique(),
@@ -70,20 +55,14 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def examples(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose a slice for each class and plane: the one whose tumour has the median size.
-
-    Args:
-        table: what `slices` returned.
-
-    Notebook 01.
-    """
+    """Choose a slice for each class and plane: the one whose tumour has the median size."""
     ordered = table[table["mask_area"] > 0].sort_values(["mask_area_percent", "image_id"])
     parts = [part.iloc[[len(part) // 2]] for _, part in ordered.groupby(["label", "plane"], observed=True)]
     return pd.concat(parts) if parts else ordered
 
 
 def shown(data: params.Data, image_ids) -> tuple[list, list]:
-    """Read some slices for a picture: uint8 (H, W), the brightest 0.5 % cut off, and mask, bool (H, W). Notebook 01."""
+    """Read some slices for a picture: uint8 (H, W), the brightest 0.5 % cut off, and mask, bool (H, W)."""
     paths = datasets.manifest(data).set_index("image_id")["path"]
     both = [datasets.read(data, paths[image_id]) for image_id in image_ids]
     return [preprocessing.normalise(image, 0.5, 99.5) for image, _ in both], [mask for _, mask in both]
@@ -92,15 +71,9 @@ def shown(data: params.Data, image_ids) -> tuple[list, list]:
 def stages(study: params.Study, image_ids) -> tuple[list, list, list, list]:
     """Read some slices and take the first steps of preprocessing one by one.
 
-    Args:
-        study: the parameters.
-        image_ids: which slices.
-
     Returns:
         Lists, an entry a slice: image as stored (H, W), in scanner units; normalised, uint8 (H, W); the square around
         the head (top, left, bottom, right); mask, bool (H, W), or None.
-
-    Notebook 02.
     """
     paths, how = datasets.manifest(study.data).set_index("image_id")["path"], study.preprocessing
     stored, masks = map(list, zip(*(datasets.read(study.data, paths[i]) for i in image_ids), strict=True))
@@ -111,14 +84,7 @@ def stages(study: params.Study, image_ids) -> tuple[list, list, list, list]:
 def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
     """Return preprocessing.csv: what preprocessing evens out, measured on slices taken evenly.
 
-    Args:
-        study: the parameters.
-        dataset: the prepared slices.
-
-    Returns:
-        A row a measure: stage ("stored" or "prepared"), measure, and its 5th, 50th and 95th percentile over slices.
-
-    Notebook 02.
+    A row a measure: stage ("stored" or "prepared"), measure, and its 5th, 50th and 95th percentile over slices.
     """
     rows = np.unique(np.linspace(0, len(dataset.manifest) - 1, SAMPLE).astype(int))
     stored, _, boxes, _ = stages(study, dataset.manifest["image_id"].iloc[rows])
@@ -141,15 +107,8 @@ def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
 def partitions(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
     """Return splits.csv: every split that the study uses, and what crosses from training to test in it.
 
-    Args:
-        study: the parameters.
-        dataset: the prepared slices, in which near-identical neighbours are looked for.
-
-    Returns:
-        A row a (protocol, seed, fold): what `splits.report` counts, and test_near_identical: test slices with a
-        near-identical neighbour in training.
-
-    Notebook 02.
+    A row a (protocol, seed, fold): what `splits.report` counts, and test_near_identical: test slices with a near-identical
+    neighbour in training.
     """
     pairs, folds = overlap.within(dataset), datasets.author_folds(study.data)
     rows, slices_ = [], dataset.manifest[dataset.manifest["label"].isin(study.classes)]
@@ -157,8 +116,8 @@ def partitions(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
         for seed in one.seeds:
             for fold in splits.folds_of(one.protocol, study.split):
                 split = splits.make(slices_, one.protocol, fold, seed, study.split, folds)
-                crossing = overlap.crossing(pairs, split)["test_crossing"]
-                counts = splits.report(dataset.manifest, split) | {"test_near_identical": crossing}
+                counts = splits.report(dataset.manifest, split)
+                counts |= {"test_near_identical": overlap.crossing(pairs, split)}
                 rows.append({"protocol": one.protocol, "seed": seed, "fold": fold, **counts})
     return pd.DataFrame(rows)
 
@@ -173,15 +132,13 @@ def drawn(layer, images: np.ndarray, times: int) -> np.ndarray:
 
     Returns:
         float32 (n, times, S, S), 0 to 255.
-
-    Notebook 02.
     """
     changed = layer(np.repeat(images, times, axis=0)[..., None].astype("float32"), training=True)
     return np.asarray(changed).reshape(len(images), times, *images.shape[1:])
 
 
 def one_of_each(manifest: pd.DataFrame, classes: Sequence[str]) -> list[int]:
-    """Return the row of the middle slice with a mask, or of any, of each class: a rule, not a choice. Notebook 02."""
+    """Return the row of the middle slice with a mask, or of any, of each class: a rule, not a choice."""
     rows = []
     for label in classes:
         part = manifest[manifest["label"] == label]
@@ -192,17 +149,9 @@ def one_of_each(manifest: pd.DataFrame, classes: Sequence[str]) -> list[int]:
 
 
 def changes(images: np.ndarray, changed: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """Return augmentation.csv: how much each draw changes a picture.
+    """Return augmentation.csv: how much each draw of `drawn` changes a picture, uint8 (n, S, S), whose classes are `labels`.
 
-    Args:
-        images: uint8 (n, S, S).
-        changed: what `drawn` returned.
-        labels: class of each picture.
-
-    Returns:
-        label, draw, mean grey before and after, and mean absolute difference of a pixel, 0 to 255.
-
-    Notebook 02.
+    Mean grey before and after, and mean absolute difference of a pixel, 0 to 255.
     """
     rows = [
         {
@@ -216,35 +165,6 @@ def changes(images: np.ndarray, changed: np.ndarray, labels: list[str]) -> pd.Da
         for draw, after in enumerate(draws)
     ]
     return pd.DataFrame(rows)
-
-
-def data_in_words(table: pd.DataFrame, counts: pd.DataFrame) -> str:
-    """Say what the data set holds. Markdown, notebook 01."""
-    every = table.set_index("label").loc["all"]
-    each = ", ".join(f"{row.slices} {row.label}" for row in table.itertuples() if row.label != "all")
-    number = counts.set_index("what")["count"]
-    lines = [
-        f"- {every['slices']} slices ({each}) of {every['patients']} patients.",
-        f"- {every['slices'] / every['patients']:.1f} slices a patient: slices of one patient are no independent cases.",
-        f"- The {number['patient ids']} ids fall into {number['groups of ids']} groups when a last letter is dropped; "
-        f"{number['groups of more than one id']} groups hold several ids.",
-    ]
-    divided = "groups in more than one of the author's folds"
-    if divided in number:
-        lines.append(f"- {number[divided]} of these groups lie in more than one of the author's folds.")
-    return "\n".join(lines)
-
-
-def splits_in_words(table: pd.DataFrame) -> str:
-    """Say what crosses from training to test under each protocol. Markdown, notebook 02."""
-    lines = []
-    for protocol, part in table.groupby("protocol", sort=False):
-        same = 100 * part["slices_of_crossing_patients"].sum(skipna=False) / part["n_test"].sum()
-        seen = f"{same:.1f} % of test slices are of a patient that the network has seen"
-        seen = "the data name no patients" if np.isnan(same) else seen
-        near = 100 * part["test_near_identical"].sum() / part["n_test"].sum()
-        lines.append(f"- `{protocol}`: {seen}, {near:.1f} % have a near-identical slice in training.")
-    return "\n".join(lines)
 
 
 def _counts(part: pd.DataFrame) -> dict:

@@ -39,15 +39,10 @@ class Kept(dict):
     """A profile's kept tables by name, each read when it is asked for; None for a table that is not kept."""
 
     def __init__(self, folder: Path):
-        """Open a folder of results.
-
-        Args:
-            folder: holds tables/*.csv and provenance.json.
+        """Open a folder of results, which holds tables/*.csv and provenance.json.
 
         Raises:
             DataError: there is no provenance.json, or no table.
-
-        Used by `make results`.
         """
         super().__init__()
         self.folder = folder
@@ -71,16 +66,11 @@ def _row(group: str, row: str, value: float, low: float, high: float, n: int, un
 
 
 def ladder(kept: Kept) -> pd.DataFrame | None:
-    """Return the accuracy of one network tested ever more strictly, below the paper's.
-
-    Args:
-        kept: tables leakage, and where they are there patients and cross_dataset.
+    """Return the accuracy of one network tested ever more strictly, below the paper's; None where no fit is kept.
 
     Returns:
         group, row (words), value, low, high (0 to 1), n, wrong (counts), unit ("slices" or "patients"); the paper's row has
-        Wilson's interval of 609 of 613. None where no fit is kept.
-
-    Used by `make results` and the README.
+        Wilson's interval of 609 of 613.
     """
     split = kept["leakage"]
     if split is None:
@@ -118,13 +108,10 @@ def _voted(patients: pd.DataFrame | None) -> dict | None:
 def second_sets(kept: Kept) -> dict[str, pd.DataFrame]:
     """Return for each second data set, by its name in print, its accuracy on all slices, on copies and on the rest.
 
-    Args:
-        kept: table cross_dataset; its column `set` names several sets, without it the set is provenance.json's.
+    The column `set` of cross_dataset names several sets; without it the set is provenance.json's.
 
     Returns:
         slices ("all", "copies of training slices", "clean"), value, low, high (0 to 1), n. Empty where no set is kept.
-
-    Used by `make results`.
     """
     table = kept["cross_dataset"]
     if table is None:
@@ -150,13 +137,8 @@ def in_print(path: str) -> str:
 def copies(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """Return what `figures.external.copies` draws: slices and copies of each class, and accuracy on all, copies and rest.
 
-    Args:
-        kept: table cross_dataset, with n_<class>.
-
     Returns:
         set, label, n, copies; and set, slices, value, low, high, n. None where no set is kept.
-
-    Used by `make results`.
     """
     counts, scores = [], []
     for name, part in second_sets(kept).items():
@@ -173,13 +155,8 @@ def copies(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 def looks(kept: Kept) -> pd.DataFrame | None:
     """Return how often maps peak inside the tumour, by class, for the network and its variants, controls and ceiling.
 
-    Args:
-        kept: table gradcam_summary.
-
     Returns:
         label ("all" or a class), row (words), kind, value, low, high (0 to 1). None where no map is kept.
-
-    Used by `make results`.
     """
     table = kept["gradcam_summary"]
     if table is None:
@@ -204,11 +181,7 @@ def looks(kept: Kept) -> pd.DataFrame | None:
 
 
 def erased(table: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Return what `figures.gradcam.erased` draws, from gradcam_erase; None where there is none.
-
-    Returns:
-        network, fill, trained, region, score, value, low, high. Used by notebook 05 and `make results`.
-    """
+    """Return what `figures.gradcam.erased` draws, from gradcam_erase; None where there is none."""
     if table is None:
         return None
     table = table[(table["by"] == "all") & (table["erased"].isin(["tumour", "elsewhere"]))]
@@ -223,11 +196,7 @@ def erased(table: pd.DataFrame | None) -> pd.DataFrame | None:
 def own(kept: Kept, name: str) -> tuple[pd.DataFrame | None, str]:
     """Return the proposed network's rows of a table under the strictest kept split, and that split's name.
 
-    Args:
-        kept: the tables.
-        name: of a table, with a column protocol or, before there was one, of the comparison's protocol alone.
-
-    Used by `make results` for confusion, per_class and roc.
+    The table has a column protocol or, before there was one, is of the comparison's protocol alone.
     """
     table, protocol = kept[name], kept.about["parameters"]["comparison"]["protocol"]
     if table is None:
@@ -245,11 +214,6 @@ def per_class(confusion: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         confusion: label, predicted, n (slices), a row a pair of classes.
-
-    Returns:
-        label, support (its slices), precision, recall, specificity, f1 (0 to 1).
-
-    Used by `make results`.
     """
     cells = confusion.pivot(index="label", columns="predicted", values="n").fillna(0)
     labels = list(dict.fromkeys(confusion["label"]))
@@ -264,13 +228,9 @@ def per_class(confusion: pd.DataFrame) -> pd.DataFrame:
 def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
     """Return the bins of confidence before and after scaling, from kept predictions of patients kept apart.
 
-    Args:
-        kept: its folder may hold predictions/<id>.csv; the temperature is that of calibration's test rows.
-
     Returns:
-        Two tables as `calibration.reliability` makes them, and the temperature; None where no prediction is kept.
-
-    Used by `make results`.
+        Two tables as `calibration.reliability` makes them, and the temperature, that of calibration's test rows; None where no
+        prediction is kept.
     """
     from btlib.scores import calibration, classification
 
@@ -296,7 +256,7 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     """Return how patients and slices came into the parts of the first patient-apart fold: `figures.data.patient_flow`.
 
     Returns:
-        part (words), kind ("step", "excluded" or "part"), patients, slices. Used by `make results` and the checklist.
+        part (words), kind ("step", "excluded" or "part"), patients, slices.
     """
     data, split = kept["dataset"], kept["splits"]
     if data is None or split is None:
@@ -317,12 +277,9 @@ def flow(kept: Kept) -> pd.DataFrame | None:
 def costs(kept: Kept) -> pd.DataFrame | None:
     """Return what each network costs, in single precision, beside its accuracy where it was fitted.
 
-    Args:
-        kept: tables cost, models.
-
     Returns:
         model, start ("pretrained" or "random"), parameters, macs, latency_ms, file_mb, accuracy (comparison's protocol,
-        first seed, 0 to 1; NaN where not fitted), image_size (pixels of the fit), image_size_cost (pixels of the cost). Used by `make results`.
+        first seed, 0 to 1; NaN where not fitted), image_size (pixels of the fit), image_size_cost (pixels of the cost).
     """
     table, fits = kept["cost"], kept["models"]
     if table is None or fits is None:
@@ -337,6 +294,6 @@ def costs(kept: Kept) -> pd.DataFrame | None:
 
 
 def share_of_copies(kept: Kept) -> dict[str, float]:
-    """Return the share of each second set's slices that are copies of the study's. Used by `make results`."""
+    """Return the share of each second set's slices that are copies of the study's."""
     sizes = {name: part.set_index("slices")["n"] for name, part in second_sets(kept).items()}
     return {name: 1 - n["clean"] / n["all"] for name, n in sizes.items()}

@@ -1,15 +1,16 @@
-"""The predictions that the repository keeps: tables that need no pixel come from them again, without data or model."""
+"""What the repository keeps of fits: predictions, from which tables that need no pixel come again, and where they were made."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from btlib import DataError, files, params
 from btlib.data import datasets
 from btlib.fitting import runs
-from btlib.study import tables
+from btlib.study import results, tables
 
 TEXT = ("image_id", "role", "label", "patient_id", "patient_group", "plane")
 
@@ -46,8 +47,6 @@ def keep(study: params.Study) -> list[str]:
 
     Raises:
         DataError: a fit comes from code that was not committed; nothing is written then.
-
-    Used by `python -m btlib fit`, once the fits of a study are final.
     """
     fingerprint, path = datasets.fingerprint(study.data), _provenance(study)
     fits = runs.plan(study, fingerprint).drop_duplicates("id").set_index("id")["fit"]
@@ -83,8 +82,6 @@ def read(study: params.Study) -> pd.DataFrame:
     Raises:
         DataError: nothing is kept; a kept fit is not planned, or comes from code that was not committed; its predictions
             or its provenance is missing.
-
-    Used by the test that recomputes the kept tables.
     """
     path = _provenance(study)
     if not path.exists():
@@ -105,6 +102,51 @@ def read(study: params.Study) -> pd.DataFrame:
         raise DataError(f"{folder / lost[0]}.csv: no {missing} of this fit; allowed: both or neither")
     kept = [KeptRun(fit, folder, facts[fit.id]) if fit.id in facts else None for fit in plan["fit"]]
     return plan.assign(run=pd.Series(kept, plan.index, dtype=object))
+
+
+def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
+    """Compare fits made here with the rows that the study keeps of the very same fits, made at another time or place.
+
+    Args:
+        study: the parameters.
+        fingerprint: of the data set, `datasets.fingerprint`.
+
+    Returns:
+        A row a fit: what was found here and what models.csv keeps, and inside, whether the first lies in the interval of
+        the second. Also written to reports/<profile>/reproduced.csv; rows of other machines stay there.
+
+    Raises:
+        DataError: the study keeps no tables, or no fit made here stands beside a kept one.
+    """
+    table, about = tables.read(study.profile, "models"), _provenance(study)
+    kept = {f["id"]: f for f in json.loads(about.read_text(encoding="utf-8"))["fits"]} if about.exists() else {}
+    rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])
+    plan = runs.plan(study, fingerprint)
+    plan = plan[plan["purpose"].isin(["proposed", "baseline"]) & plan["id"].isin(kept)]
+    compared = []
+    for fit in plan.drop_duplicates("id")["fit"]:
+        run, other = runs.load(fit), kept[fit.id]
+        if run is None or {"id": fit.id, **run.provenance()} == other:  # the one that the row is of
+            continue
+        row = rows.loc[(fit.model, fit.weights or results.RANDOM, fit.protocol, fit.fold, fit.seed)]
+        y, logits, _ = results.truth(run.predictions("test"))
+        accuracy, low, high = float(np.mean(logits.argmax(1) == y)), row["accuracy_low"], row["accuracy_high"]
+        numbers = len(y), accuracy, row["accuracy"], low, high, low <= accuracy <= high
+        made = [facts[key] for facts in (run.provenance(), other) for key in ("hardware", "commit")]
+        compared.append((fit.id, fit.model, fit.protocol, fit.fold, fit.seed, *numbers, *made))
+    if not compared:
+        raise DataError(
+            f"{about}: lists no fit that was made here again; `python -m btlib fit` makes them, or one of them"
+        )
+    names = ["id", "model", "protocol", "fold", "seed", "n_test", "accuracy", "kept", "kept_low", "kept_high", "inside"]
+    result = pd.DataFrame(compared, columns=[*names, "hardware", "commit", "kept_hardware", "kept_commit"])
+    path = about.with_name("reproduced.csv")
+    if path.exists():
+        result = pd.concat([pd.read_csv(path, dtype={"id": str}), result])
+        result = result.drop_duplicates(["id", "hardware"], keep="last")
+    with files.replacing(path) as temporary:
+        result.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    return result.reset_index(drop=True)
 
 
 def _provenance(study: params.Study) -> Path:

@@ -8,7 +8,7 @@ import pandas as pd
 from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import batches, runs
-from btlib.scores import metrics
+from btlib.scores import calibration, classification
 from btlib.scores import robustness as changes
 from btlib.study import results
 
@@ -22,16 +22,10 @@ THUMBNAIL = 16
 def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return sources.csv: how the network does on gliomas whose patient id begins with MR, and on the others.
 
-    Args:
-        study: the parameters.
-        plan: as for `results.finished`; kept predictions serve.
-
     Returns:
         protocol, seed, ids ("MR", "other" or "difference", the first minus the second), n, patients, recall, recall_low,
         recall_high, confidence (mean probability of glioma), confidence_low, confidence_high; intervals resample patients.
         No row for a protocol whose gliomas have ids of one kind.
-
-    Used by the results page.
     """
     rows = []
     for (protocol, seed), table in results.pooled(plan).items():
@@ -41,7 +35,7 @@ def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         if not mr.any() or mr.all():
             continue
         y, logits, patients = results.truth(group)
-        values = (logits.argmax(1) == y).astype(float), metrics.softmax(logits)[:, classes.index(LABEL)]
+        values = (logits.argmax(1) == y).astype(float), classification.softmax(logits)[:, classes.index(LABEL)]
         for ids, of in (("MR", mr), ("other", ~mr)):
             resamples = results.resamples(study, patients[of])
             scores = [number for v in values for number in resamples.mean(v[of])]
@@ -53,21 +47,14 @@ def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["protocol", "seed", "ids", "n", "patients", *scores])
 
 
-def source_classifier(study: params.Study, data: datasets.Dataset, folds: int = 5) -> pd.DataFrame:
+def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFrame:
     """Return source_classifier.csv: can a logistic regression tell the source of a glioma from a thumbnail?
 
     Slices of `LABEL` alone, patient groups apart, so that neither the class nor the patient can give the answer away.
 
-    Args:
-        study: the parameters.
-        data: the study's prepared slices.
-        folds: of patient groups.
-
     Returns:
         One row: n, n_mr, patients, auroc (0.5: the source cannot be told), low, high (patients resampled), balanced_accuracy.
-        None where the gliomas have ids of one kind.
-
-    Used by the results page.
+        No row where the gliomas have ids of one kind.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -83,15 +70,14 @@ def source_classifier(study: params.Study, data: datasets.Dataset, folds: int = 
         return pd.DataFrame(columns=names)
     features = np.stack([_thumbnail(data.images[int(row)]) for row in rows])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
-    apart = StratifiedGroupKFold(folds, shuffle=True, random_state=study.seed)
-    belief = cross_val_predict(model, features, mr, groups=about["patient_group"], cv=apart, method="predict_proba")[
-        :, 1
-    ]
+    apart = StratifiedGroupKFold(5, shuffle=True, random_state=study.seed)
+    groups = about["patient_group"]
+    belief = cross_val_predict(model, features, mr, groups=groups, cv=apart, method="predict_proba")[:, 1]
     patients = about["patient_id"].to_numpy()
     resamples = results.resamples(study, patients)
     drawn = [_auroc(belief, mr, weights[resamples.member]) for weights in resamples.weights]
     balanced = balanced_accuracy_score(mr, belief > 0.5)
-    row = (len(mr), int(mr.sum()), len(set(patients)), metrics.auroc(belief[mr], belief[~mr]))
+    row = (len(mr), int(mr.sum()), len(set(patients)), calibration.auroc(belief[mr], belief[~mr]))
     row += (*resamples.bounds(drawn), balanced)
     return pd.DataFrame([row], columns=names)
 
@@ -106,7 +92,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 def _auroc(belief, positive, times) -> float:
     """The AUROC where each slice counts so many times; NaN where all that count are of one kind."""
     first, second = (np.repeat(belief[kind], times[kind].astype(int)) for kind in (positive, ~positive))
-    return metrics.auroc(first, second) if len(first) and len(second) else np.nan
+    return calibration.auroc(first, second) if len(first) and len(second) else np.nan
 
 
 def robustness(
@@ -126,8 +112,6 @@ def robustness(
 
     Raises:
         DataError: two runs were tested on different slices.
-
-    Used by the results page.
     """
     tested = {name: run.predictions("test").sort_values("image_id", ignore_index=True) for name, run in fitted.items()}
     first = next(iter(tested.values()))
@@ -166,11 +150,11 @@ def second_look(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns:
         image_id, patient_id, label, suggested, p_label, p_suggested, margin (p_label minus the largest other), least first.
 
-    Source: Northcutt, Jiang and Chuang 2021, J. Artif. Intell. Res. 70, eq. 1 and 2. Used by the results page.
+    Source: Northcutt, Jiang and Chuang 2021, J. Artif. Intell. Res. 70, eq. 1 and 2.
     """
     classes = np.array(results.classes_of(predictions))
     y, logits, _ = results.truth(predictions)
-    p = metrics.softmax(logits)
+    p = classification.softmax(logits)
     thresholds = np.array([p[y == c, c].mean() if (y == c).any() else np.inf for c in range(len(classes))])
     reached = np.where(p >= thresholds, p, -1)
     suggested = np.where(reached.max(1) >= 0, reached.argmax(1), y)

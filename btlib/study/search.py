@@ -26,14 +26,8 @@ COLUMNS = (
 def judged(fit: runs.Fit, study: params.Study) -> tuple[pd.DataFrame, dict] | None:
     """Return how a fit did on its validation slices, and where it was made; None where it is neither kept nor finished.
 
-    Args:
-        fit: one of the search's.
-        study: the search: its report keeps what was judged, reports/<profile>/judged/<id>.csv and .json.
-
     Returns:
-        What `judge` returns, and fit_seconds, commit and hardware.
-
-    Used by `python -m btlib trials`.
+        What `judge` returns, and fit_seconds, commit and hardware: reports/<profile>/judged/<id>.csv and .json.
     """
     path = tables.folder(study.profile) / "judged" / f"{fit.id}.csv"
     if not path.exists():
@@ -48,17 +42,11 @@ def judged(fit: runs.Fit, study: params.Study) -> tuple[pd.DataFrame, dict] | No
 
 
 def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
-    """Judge a run on its validation slices.
-
-    Args:
-        run: a finished fit.
-        study: says where the data set lies, and how maps are scored.
+    """Judge a finished run on its validation slices.
 
     Returns:
         One row a validation slice: image_id, label, patient_group, right, pointing, right_erased, right_elsewhere (1, 0;
         empty where it has no mask, or no room elsewhere in the head).
-
-    Used by `judged`.
     """
     data = datasets.load(study.data, run.fit.preprocessing)
     slices, model = explanations.test_slices(run, data, "validation"), run.model()
@@ -80,15 +68,11 @@ def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
 def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Log every configuration that was fitted, and choose by the rule of params/search.yaml among those of all folds.
 
-    Args:
-        study: the parameters.
-        plan: what `runs.plan` returned: the proposed network and the ablation's changes are the configurations.
+    Configurations are the plan's ablation: the proposed network and its changes.
 
     Returns:
         `COLUMNS`, the best accuracy first: folds pooled; eligible says whether the rule is kept; chosen is the eligible one
         of best accuracy.
-
-    Used by `python -m btlib trials`.
     """
     rows = []
     for setting, group in plan[plan["purpose"] == "ablation"].groupby(["factor", "value"], sort=False):

@@ -19,15 +19,7 @@ def folder(profile: str) -> Path:
 
 
 def write(profile: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Write reports/<profile>/tables/<name>.csv and return the table as it will be read back.
-
-    Args:
-        profile: the study's profile.
-        name: the table's one name, without ending, for example "models".
-        table: written without its index; floats to six significant digits.
-
-    Used by every notebook.
-    """
+    """Write reports/<profile>/tables/<name>.csv, floats to six significant digits, and return it as it will be read back."""
     path = folder(profile) / "tables" / f"{name}.csv"
     with files.replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -47,19 +39,10 @@ def read(profile: str, name: str) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
-def save(
-    profile: str, name: str, figure: matplotlib.figure.Figure, caption: str = "", alt: str = ""
-) -> matplotlib.figure.Figure:
-    """Write reports/<profile>/figures/<name>.svg, .png (200 dpi) and .json (caption, alt) and return the figure to show.
+def save(profile: str, name: str, figure: matplotlib.figure.Figure) -> matplotlib.figure.Figure:
+    """Write reports/<profile>/figures/<name>.svg, .png (200 dpi) and .json and return the figure to show.
 
-    Args:
-        profile: the study's profile.
-        name: the figure's one name, without ending.
-        figure: what a function of `figures` returned.
-        caption: what the figure tells; left out, the figure's own (`theme.described`).
-        alt: what a reader is told who cannot see it; left out, likewise.
-
-    Used by every notebook.
+    The .json holds title, caption and alt text: the figure's own, where it has them (`theme.described`).
     """
     for ending in ("svg", "png"):
         path = folder(profile) / "figures" / f"{name}.{ending}"
@@ -68,17 +51,14 @@ def save(
                 temporary, dpi=200, bbox_inches="tight", metadata={"Date": None} if ending == "svg" else None
             )
     said = said_of(name)
-    said |= {
-        "caption": caption or getattr(figure, "caption", said["caption"]),
-        "alt": alt or getattr(figure, "alt", said["alt"]),
-    }
+    said |= {key: getattr(figure, key, said[key]) for key in ("caption", "alt")}
     files.write_text(folder(profile) / "figures" / f"{name}.json", json.dumps(said, indent=2) + "\n")
     _note("figure", name)
     return figure
 
 
 def said_of(name: str) -> dict[str, str]:
-    """Return title, caption and alt of a figure that says nothing of itself, by its name alone. Used by `save` and pages."""
+    """Return title, caption and alt of a figure that says nothing of itself, by its name alone."""
     title = title_of(name)
     return {"title": title, "caption": f"{title}.", "alt": f"Figure: {title}."}
 
