@@ -65,13 +65,10 @@ LADDER = rows(
     ("A second set", "Without its copies", 0.69, 0.64, 0.74, 853, 264, "slices"),
 )
 FLOW = rows(
-    "part kind patients slices",
-    ("Figshare 1512427", "step", 233, 3064),
-    ("Slices that cannot be read", "excluded", 1, 4),
-    ("Slices of the study", "step", 232, 3060),
-    ("Training", "part", 162, 2140),
-    ("Validation", "part", 23, 307),
-    ("Test", "part", 47, 613),
+    "part patients slices",
+    ("In the study", 233, 3064),
+    ("Training (306 to validate)", 232, 2757),
+    ("Tested", 1, 307),
 )
 SPLITS = rows(
     "protocol seed n_test slices_of_crossing_patients test_near_identical",
@@ -396,7 +393,7 @@ def test_a_learning_rate_that_ends_at_zero_is_drawn_without_a_warning(recwarn):
 
 
 def test_fits_draw_every_fit_and_its_range():
-    table = rows("protocol value", ("group_folds", 0.90), ("group_folds", 0.974), ("image_holdout", 0.99))
+    table = rows("protocol accuracy", ("group_folds", 0.90), ("group_folds", 0.974), ("image_holdout", 0.99))
     figure = learning.fits(table)
     axis = figure.axes[0]
     assert texts(axis) == ["99.0 %\n1 fit", "90.0 to 97.4 %\n2 fits"]
@@ -484,12 +481,9 @@ def test_counts_tick_at_whole_numbers():
 def test_patient_flow_has_a_box_for_each_row():
     figure = data.patient_flow(FLOW)
     assert [t for t in texts(figure.axes[0]) if t] == [
-        "Figshare 1512427\n233 patients, 3,064 slices",
-        "Slices that cannot be read\n1 patient, 4 slices",
-        "Slices of the study\n232 patients, 3,060 slices",
-        "Training\n162 patients, 2,140 slices",
-        "Validation\n23 patients, 307 slices",
-        "Test\n47 patients, 613 slices",
+        "In the study\n233 patients, 3,064 slices",
+        "Training (306 to validate)\n232 patients, 2,757 slices",
+        "Tested\n1 patient, 307 slices",
     ]
 
 

@@ -11,16 +11,12 @@ import pandas as pd
 from btlib import DataError
 from btlib.deploy import predict, publish
 from btlib.figures import gradcam as figures
+from btlib.figures import theme
 from btlib.scores import map_tables
 
 
 def attended() -> bool:
-    """Return whether a Jupyter server started this kernel for somebody.
-
-    JupyterLab and Notebook name the session in the kernel's environment; papermill, nbconvert and plain Python do not.
-
-    Notebook 05.
-    """
+    """Return whether a Jupyter server started this kernel for somebody: it names the session, papermill does not."""
     return "JPY_SESSION_NAME" in os.environ
 
 
@@ -38,22 +34,15 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
 
     Raises:
         DataError: there are no slices.
-
-    Notebook 05.
     """
     if not len(slices):
         raise DataError("slices: got none; allowed: at least one test slice")
-    if panel is None:
-        panel = attended()
-    return _panel(images, masks, maps, slices) if panel else _still(images, masks, maps, slices)
-
-
-def _still(images, masks, maps, slices):
+    if attended() if panel is None else panel:
+        return _panel(images, masks, maps, slices)
     chosen = map_tables.pick(slices)
     rows = chosen.index[chosen["rule"] == "highest"]
-    return figures.gradcam_methods(
-        images[rows], {m: heat[rows] for m, heat in maps.items()}, masks[rows], slices.loc[rows]
-    )
+    heats = {method: heat[rows] for method, heat in maps.items()}
+    return figures.gradcam_methods(images[rows], heats, masks[rows], slices.loc[rows])
 
 
 def _panel(images, masks, maps, slices):
@@ -61,7 +50,7 @@ def _panel(images, masks, maps, slices):
 
     label = widgets.Dropdown(options=["all", *dict.fromkeys(slices["label"])], description="class")
     outcome = widgets.Dropdown(options=["all", "right", "wrong"], description="outcome")
-    method = widgets.Dropdown(options=[(figures.METHOD_NAMES.get(m, m), m) for m in maps], description="method")
+    method = widgets.Dropdown(options=[(theme.WORDS.get(m, m), m) for m in maps], description="method")
     confidence = widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=0.01, description="confidence")
     place = widgets.IntSlider(value=0, min=0, max=0, description="slice")
     picture, words = widgets.Image(format="png", width=720), widgets.Label()
@@ -111,8 +100,6 @@ def own(name: str = "efficientnet_lite_figshare", panel: bool | None = None):
 
     Raises:
         DataError: there is no such model.
-
-    Notebook 05.
     """
     from IPython.display import Markdown
 

@@ -1,4 +1,4 @@
-"""Figures of the study's answer: the ladder, the splits, the claims, and accuracy against size."""
+"""Figures of the study's answer (notebook 07, results page): the ladder, the splits, the claims, accuracy against size."""
 
 import textwrap
 
@@ -15,9 +15,7 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: in the order to draw: group (heading in words; the first is the paper's), row (words), value, low, high
-            (0 to 1), n, wrong (counts; empty where not told), unit where not all are slices ("patients").
-
-    Used by the results page and README.
+            (0 to 1), n, wrong (counts; empty where not told), unit ("slices" or "patients").
     """
     groups = list(table["group"].unique())
     number = table["group"].map(groups.index).to_numpy()
@@ -36,12 +34,12 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
     axis.tick_params(axis="y", labelsize=8.5)
     axis.set(xlabel="Accuracy (%), with its interval", ylim=(at.max() + 0.7, -0.6))
     axis.set_xlim(right=100.4)
-    units = table["unit"].replace("slices", "") if "unit" in table else [""] * len(table)
-    for y, i, value, n, wrong, unit in zip(at, number, values["value"], table["n"], table["wrong"], units, strict=True):
+    for y, i, value, row in zip(at, number, values["value"], table.itertuples(), strict=True):
         # The paper prints two decimals.
         theme.beside_row(axis, y, f"{value:.{1 if i else 2}f} %", gap=50, ha="right", weight="bold")
-        if not np.isnan(n):
-            theme.beside_row(axis, y, " ".join(f"{wrong:.0f} of {n:.0f} {unit} wrong".split()), gap=58)
+        if not np.isnan(row.n):
+            unit = "" if row.unit == "slices" else f" {row.unit}"
+            theme.beside_row(axis, y, f"{row.wrong:.0f} of {row.n:.0f}{unit} wrong", gap=58)
     first = number == 0
     told = theme.told(names[first], values[first], 2), theme.told(names[~first], values[~first])
     return described(figure, "ladder", rows="; ".join(told))
@@ -54,15 +52,13 @@ def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
         table: leakage.csv: protocol, seed, n_test (slices), accuracy, accuracy_low, accuracy_high (0 to 1). Rows of seed
             "all" pool the others and are left out.
         paper: the paper's accuracy, 0 to 1.
-
-    Used by notebook 07.
     """
     table = table[table["seed"].astype(str) != "all"]
     order = theme.strictness(table["protocol"])
     table = table.sort_values("protocol", key=lambda names: names.map(order.index), kind="stable")
     rows = (theme.percent(table, "accuracy") / 100).assign(n=table["n_test"], row="Seed " + table["seed"].astype(str))
     rows["group"] = [" ".join(theme.in_print(name).split()) for name in table["protocol"]]
-    rows["wrong"] = ((1 - rows["value"]) * rows["n"]).round()
+    rows = rows.assign(wrong=((1 - rows["value"]) * rows["n"]).round(), unit="slices")
     printed = pd.DataFrame([{"group": "The paper", "row": "As printed", "value": paper}])
     figure = ladder(pd.concat([printed, rows], ignore_index=True))
     return described(figure, "leakage", rows=figure.alt.split(": ", 1)[1].rstrip("."))
@@ -74,8 +70,6 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         table: claims.csv: claim, paper, ours, low, high (shares, 0 to 1), verdict, data. Claims without a number on both
             sides are left out: they are in the table.
-
-    Used by notebook 07.
     """
     rows = table.dropna(subset=["paper", "ours"]).reset_index(drop=True)
     figure, axis = theme.subplots(1, 1, 7.4, 1.0 + 0.62 * max(len(rows), 1))
@@ -105,25 +99,21 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
     """Draw accuracy with its interval against what a model costs; pretrained and random networks never in one axis.
 
     Args:
-        table: one row a model and initialisation, all of one protocol: model, weights ("imagenet", other words, or empty
-            for random), image_size (pixels, told where it differs), accuracy or value with its bounds (0 to 1), and
-            parameters or macs (counts).
+        table: models.csv, of one protocol: model, weights ("random", or empty, for random ones), image_size (pixels, told
+            where it differs), accuracy with its bounds (0 to 1), and parameters or macs (counts).
         x: "parameters" or "macs".
-
-    Used by notebook 07 and the results page.
     """
     label, unit = {"parameters": ("Parameters (millions", 1e6), "macs": ("Multiply-adds a slice (billions", 1e9)}[x]
-    random = table["weights"].isna() | table["weights"].isin(("", "random"))
-    groups = {"Pretrained": table[~random], "Random weights": table[random]}
-    groups = [(name, part) for name, part in groups.items() if len(part)]
-    figure, axes = theme.subplots(1, max(len(groups), 1), 3.9 * max(len(groups), 1), 3.4, squeeze=False)
+    start = table["weights"].fillna("random").eq("random").map({False: "Pretrained", True: "Random weights"})
+    groups = list(table.groupby(start))
+    figure, axes = theme.subplots(1, len(groups), 3.9 * len(groups), 3.4, squeeze=False)
     said = []
     for axis, (title, part), colour in zip(axes[0], groups, theme.COLOURS, strict=False):
-        values, cost = theme.percent(part, "value" if "value" in part else "accuracy"), part[x] / unit
+        values, cost = theme.percent(part, "accuracy"), part[x] / unit
         names = [theme.model_name(name) for name in part["model"]]
         if table["image_size"].nunique() > 1:
             names = [f"{name}, {pixels} px" for name, pixels in zip(names, part["image_size"], strict=True)]
-        theme.whiskers(axis, cost, values, ecolor=theme.PALE)
+        theme.whiskers(axis, cost, values, theme.PALE)
         axis.plot(cost, values["value"], "o", color=colour, ms=6)
         # Room for the names, which stand right of their points.
         room = 4 * (cost.max() / cost.min()) ** 0.5

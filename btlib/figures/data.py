@@ -1,9 +1,8 @@
-"""Figures of the data: classes, patients, sizes, preprocessing, and what each split lets through."""
+"""Figures of the data (notebooks 01 and 02, results page): classes, patients, sizes, preparation, and what splits let through."""
 
 import textwrap
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import seaborn as sns
 
@@ -16,8 +15,6 @@ def class_counts(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: dataset.csv: label, slices, patients, patient_groups.
-
-    Used by notebook 01.
     """
     table = table[table["label"] != "all"]
     names = [textwrap.fill(class_name(label), 11) for label in table["label"]]
@@ -39,8 +36,6 @@ def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: slices.csv: label, patient_id.
-
-    Used by notebook 01.
     """
     counts = table.groupby(["label", "patient_id"], sort=False).size()
     labels = theme.colours(table["label"])
@@ -57,8 +52,6 @@ def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: slices.csv: label, width (pixels), mask_area_percent (of the slice's pixels; empty without a mask).
-
-    Used by notebook 01.
     """
     figure, (tumours, widths) = theme.subplots(1, 2, 7.4, 2.8)
     masked = table.dropna(subset="mask_area_percent")
@@ -85,11 +78,9 @@ def examples(images, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
         images: uint8 (H, W) each.
         masks: bool (H, W) each.
         chosen: label, plane, image_id, a row a slice.
-
-    Used by notebook 01.
     """
     rows, columns = list(theme.colours(chosen["label"])), sorted(chosen["plane"].unique())
-    figure, axes = theme.pictures(len(rows) or 1, len(columns) or 1, 2.2 * (len(columns) or 1), 2.2 * (len(rows) or 1))
+    figure, axes = theme.pictures(len(rows), len(columns), 2.2 * len(columns), 2.2 * len(rows))
     for image, mask, about in zip(images, masks, chosen.itertuples(), strict=True):
         axis = axes[rows.index(about.label), columns.index(about.plane)]
         theme.show(axis, image, mask=mask)
@@ -106,8 +97,6 @@ def preprocessing(stored, normalised, boxes, prepared, masks, labels) -> mpl.fig
         boxes: top, left, bottom, right each, pixels of the slice.
         prepared, masks: uint8 (n, S, S).
         labels: class of each.
-
-    Used by notebook 02.
     """
     figure, axes = theme.pictures(len(labels), 3, 6.6, 2.2 * len(labels))
     brightest = max(image.max() for image in stored)
@@ -132,8 +121,6 @@ def augmentation(images, changed, labels) -> mpl.figure.Figure:
         images: uint8 (n, S, S).
         changed: (n, times, S, S), 0 to 255.
         labels: class of each.
-
-    Used by notebook 02.
     """
     times = changed.shape[1]
     figure, axes = theme.pictures(len(labels), times + 1, 7.4, 1.1 * len(labels) + 0.3)
@@ -151,8 +138,6 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: splits.csv: protocol, n_test, slices_of_crossing_patients, test_near_identical (counts).
-
-    Used by notebook 02 and the results page.
     """
     sums = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]].sum()
     sums = sums.loc[theme.strictness(sums.index)]
@@ -173,41 +158,23 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def patient_flow(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw how patients and slices came from the source, past exclusions, into the parts of a split.
+    """Draw how the patients and slices of the study came into the parts of a split.
 
     Args:
-        table: part (words), kind ("step", "excluded" after the step before it, "part"), patients, slices (counts).
-
-    Used by the results page and the checklist.
+        table: part (words), patients, slices (counts); the first row is the whole.
     """
-    above, parts = table[table["kind"] != "part"], table[table["kind"] == "part"]
-    x = {"step": 0.3 if "excluded" in set(above["kind"]) else 0.5, "excluded": 0.8}
-    figure, axis = theme.subplots(1, 1, 7.0, 0.8 * (len(above) + 1))
-    axis.set(xlim=(0, 1), ylim=(-len(above) - 0.4, 0.4))
+    figure, axis = theme.subplots(1, 1, 7.0, 1.6)
+    axis.set(xlim=(0, 1), ylim=(-1.4, 0.4))
     axis.set_axis_off()
-    told, before = [], 0.0
-
-    def box(x, y, row, width):
+    told = []
+    for number, row in enumerate(table.itertuples(), start=-1):
+        x, y = (0.5, 0) if number < 0 else ((number + 0.5) / (len(table) - 1), -1)
+        width = 0.36 if number < 0 else min(0.36, 0.94 / (len(table) - 1))
+        if number >= 0:
+            style = {"arrowstyle": "-|>", "color": theme.INK, "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", (x, -0.7), (0.5, -0.3), arrowprops=style)
         axis.add_patch(mpl.patches.Rectangle((x - width / 2, y - 0.3), width, 0.6, fc="white", ec=theme.INK))
-        told.append(
-            f"{row.patients:,} patient{'s' * (row.patients != 1)}, {row.slices:,} slice{'s' * (row.slices != 1)}"
-        )
-        words = textwrap.fill(str(row.part), int(88 * width))
-        axis.text(x, y, f"{words}\n{told[-1]}", ha="center", va="center", size=8)
-
-    def arrow(start, end):
-        axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": theme.INK, "shrinkA": 0, "shrinkB": 0})
-
-    for y, row in zip(-np.arange(len(above)), above.itertuples(), strict=True):
-        if row.kind == "excluded":
-            arrow((x["step"], y), (x["excluded"] - 0.18, y))
-        elif y:
-            arrow((x["step"], before - 0.3), (x["step"], y + 0.3))
-        before = y if row.kind == "step" else before
-        box(x[row.kind], y, row, 0.36)
-    for number, row in enumerate(parts.itertuples()):
-        middle = (number + 0.5) / len(parts)
-        arrow((x["step"], before - 0.3), (middle, 0.3 - len(above)))
-        box(middle, -len(above), row, min(0.36, 0.94 / len(parts)))
-    rows = "; ".join(f"{part} {counts}" for part, counts in zip([*above["part"], *parts["part"]], told, strict=True))
-    return described(figure, "patient_flow", rows=rows)
+        counts = f"{row.patients:,} patient{'s' * (row.patients != 1)}, {row.slices:,} slice{'s' * (row.slices != 1)}"
+        axis.text(x, y, f"{textwrap.fill(row.part, int(88 * width))}\n{counts}", ha="center", va="center", size=8)
+        told.append(f"{row.part} {counts}")
+    return described(figure, "patient_flow", rows="; ".join(told))

@@ -1,4 +1,4 @@
-"""Figures of second data sets: their copies of the study's slices, and how they differ."""
+"""Figures of second data sets (notebook 06, results page): their copies of the study's slices, and how they differ."""
 
 import textwrap
 
@@ -17,8 +17,6 @@ def overlap_pairs(external, own, pairs: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         external, own: (n, S, S) uint8, the two slices of each pair.
         pairs: score (correlation), transform, a row a pair.
-
-    Used by notebook 06.
     """
     count = max(len(pairs), 1)
     figure, axes = theme.pictures(2, count, max(2.5, 0.95 * count), 2.7)
@@ -40,8 +38,6 @@ def domain_shift(measured: pd.DataFrame, names: dict[str, str]) -> mpl.figure.Fi
     Args:
         measured: set and the measures, a row a slice.
         names: measure to axis label with its unit.
-
-    Used by notebook 06.
     """
     figure, axes = theme.subplots(2, -(-len(names) // 2), 7.4, 4.2, sharey=True, squeeze=False)
     for axis, (measure, label) in zip(axes.flat, names.items(), strict=False):
@@ -62,8 +58,6 @@ def copies(counts: pd.DataFrame, accuracy: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         counts: set, label, n (slices), copies (of them).
         accuracy: set, slices (words: "all", "copies", "clean"), value, low, high (0 to 1), n.
-
-    Used by the results page.
     """
     sets = list(counts["set"].unique())
     heights = [max((table["set"] == name).sum() for table in (counts, accuracy)) for name in sets]

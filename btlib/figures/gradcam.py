@@ -1,4 +1,7 @@
-"""Figures of class activation maps. Pictures are (n, S, S) arrays; row i of the table beside them describes slice i."""
+"""Figures of class activation maps (notebook 05, results page, `predict`).
+
+Pictures are (n, S, S) arrays, images and masks uint8 and maps 0 to 1; row i of the table beside them describes slice i.
+"""
 
 import textwrap
 
@@ -8,16 +11,6 @@ import pandas as pd
 
 from btlib.figures import theme
 from btlib.figures.theme import class_name, described
-
-METHOD_NAMES = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "scorecam": "Score-CAM",
-    "eigencam": "Eigen-CAM",
-}
-"""A method's name in print; controls keep the name that the tables give them."""
 
 SCORE_NAMES = {
     "energy": "Energy inside the mask",
@@ -42,12 +35,8 @@ def gradcam_three(images, maps, masks, chosen: pd.DataFrame, grid: tuple[int, in
     """Draw a few slices large, above the same slices under their maps with the tumour's border and the map's own grid.
 
     Args:
-        images, masks: (n, S, S) uint8.
-        maps: (n, S, S), 0 to 1.
         chosen: label, predicted, confidence, a row a slice.
         grid: rows and columns of the map before it was enlarged.
-
-    Used by notebook 05.
     """
     figure, axes = theme.pictures(2, len(chosen), 2.4 * len(chosen), 5.3)
     size = np.shape(images)[1]
@@ -71,11 +60,7 @@ def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Fi
     """Draw slice, heat map and overlay with the mask's outline: right and wrong slices of each class, chosen by rule.
 
     Args:
-        images, masks: (n, S, S) uint8.
-        maps: (n, S, S), 0 to 1.
         chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest"), a row a slice.
-
-    Used by notebook 05.
     """
     rows = [(label, outcome) for label in theme.colours(chosen["label"]) for outcome in ("right", "wrong")]
     figure, axes = theme.pictures(max(len(rows), 1), 9, 7.4, 0.95 * max(len(rows), 1))
@@ -103,11 +88,8 @@ def gradcam_failures(images, maps, masks, wrong: pd.DataFrame, most: int = 30) -
     """Draw the wrong predictions, the most confident first, with map and mask's outline.
 
     Args:
-        images, maps, masks: (n, S, S), of the wrong slices.
         wrong: label, predicted, confidence, a row a slice.
         most: at most this many are drawn; the title says of how many.
-
-    Used by notebook 05.
     """
     order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:most]
     rows = max(1, -(-len(order) // 6))
@@ -123,11 +105,7 @@ def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
     """Draw the mean map of each true class, with the outline of where at least a quarter of its peak of masks lies.
 
     Args:
-        maps: (n, S, S), 0 to 1.
-        masks: (n, S, S), 0 or 1.
         slices: label, a row a slice.
-
-    Used by notebook 05.
     """
     labels = list(theme.colours(slices["label"]))
     figure, axes = theme.pictures(1, len(labels), 0.6 + 2.3 * len(labels), 2.7)
@@ -148,11 +126,9 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         table: model, method, kind ("map", "control" or "ceiling"), score, mean, low, high, grid where it is told, and by:
             rows of by "all" are drawn.
-
-    Used by notebook 05.
     """
     whole = table[table["by"] == "all"]
-    whole = whole.assign(words=whole["method"].map(lambda name: METHOD_NAMES.get(name, name)))
+    whole = whole.assign(words=whole["method"].replace(theme.WORDS))
     if "grid" in whole:
         whole["words"] += " (" + whole["grid"].astype(str) + ")"
     models, scores = list(whole["model"].unique()), [s for s in SCORE_NAMES if s in set(whole["score"])]
@@ -162,7 +138,7 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
     for row, model in zip(axes, models, strict=True):
         for axis, score in zip(row, scores, strict=True):
             part = whole[(whole["model"] == model) & (whole["score"] == score)].drop_duplicates("words")
-            bars = np.clip([part["mean"] - part["low"], part["high"] - part["mean"]], 0, None)
+            bars = theme.bars(part.rename(columns={"mean": "value"}))
             style = {"color": part["kind"].map(KINDS), "ecolor": theme.GREY, "capsize": 2.5, "height": 0.75}
             axis.barh(part["words"], part["mean"], xerr=bars, **style)
             axis.set_xlim(left=0)
@@ -174,11 +150,9 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
     kinds = ", ".join(f"{colour}: {kind}s" for kind, colour in zip(KINDS, ("blue", "grey", "black"), strict=True))
     figure.supxlabel(f"Mean over test slices ({kinds}; bars: intervals over patients)", size=8)
     first = whole[(whole["score"] == scores[0]) & (whole["kind"] == "map")]
-    values = first[["mean", "low", "high"]].set_axis(["value", "low", "high"], axis=1)
     names = first["model"].map(theme.model_name) + " " + first["words"]
-    return described(
-        figure, "gradcam_against_controls", score=SCORE_NAMES[scores[0]], rows=theme.told(names, values, 2, "")
-    )
+    said = theme.told(names, first.rename(columns={"mean": "value"}), 2, "")
+    return described(figure, "gradcam_against_controls", score=SCORE_NAMES[scores[0]], rows=said)
 
 
 def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
@@ -186,17 +160,15 @@ def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: model, number, step, score ("rank_correlation" or "ssim"), mean, low, high (-1 to 1).
-
-    Used by notebook 05.
     """
     scores = list(table["score"].unique())
     figure, axes = theme.subplots(1, len(scores), 7.4, 3.1, squeeze=False)
     for axis, score in zip(axes[0], scores, strict=True):
         for number, (model, part) in enumerate(table[table["score"] == score].groupby("model", sort=False)):
-            colour, values = theme.COLOURS[number % 7], part[["mean", "low", "high"]]
+            colour = theme.COLOURS[number % 7]
             style = {"color": colour, "marker": theme.MARKERS[number % 5], "ms": 4}
             axis.plot(part["number"], part["mean"], label=theme.model_name(model), **style)
-            theme.whiskers(axis, part["number"], values.set_axis(["value", "low", "high"], axis=1), ecolor=colour)
+            theme.whiskers(axis, part["number"], part.rename(columns={"mean": "value"}), colour)
         axis.axhline(0, color=theme.GREY, lw=0.8, ls=":")
         axis.set(ylabel=SCORE_NAMES[score], ylim=(None, 1), xlabel="Step (0: head, last: whole network)")
         theme.whole_numbers(axis.xaxis)
@@ -208,11 +180,8 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
     """Draw some slices, a row each, with the map of every method and the mask's outline.
 
     Args:
-        images, masks: (n, S, S) uint8.
-        maps: method to (n, S, S), 0 to 1.
+        maps: by method.
         slices: label, predicted, confidence, a row a slice.
-
-    Used by notebook 05, and its explorer.
     """
     figure, axes = theme.pictures(len(images), 1 + len(maps), 1.2 + 1.2 * len(maps), 0.3 + 1.35 * len(images))
     for row, axis in enumerate(axes):
@@ -221,15 +190,12 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
         for place, (method, heat) in zip(axis[1:], maps.items(), strict=True):
             theme.show(place, images[row], heat[row], masks[row])
             if row == 0:
-                place.set_title(METHOD_NAMES.get(method, method), size=7)
-    return described(figure, "gradcam_methods", methods=", ".join(METHOD_NAMES.get(m, m) for m in maps))
+                place.set_title(theme.WORDS.get(method, method), size=7)
+    return described(figure, "gradcam_methods", methods=", ".join(theme.WORDS.get(m, m) for m in maps))
 
 
 def gradcam_overlay(image, heat, title: str, words: list[str]) -> mpl.figure.Figure:
-    """Draw one slice, (S, S) uint8, beside the same slice under its map, (S, S), 0 to 1, a title above and lines below.
-
-    Used by `python -m btlib predict`.
-    """
+    """Draw one slice, (S, S) uint8, beside the same slice under its map, (S, S), 0 to 1, a title above and lines below."""
     lines = [line for text in words for line in textwrap.wrap(text, 78)]
     figure, axes = theme.pictures(1, 2, 4.6, 2.6 + 0.14 * len(lines))
     theme.show(axes[0, 0], image)
@@ -245,8 +211,6 @@ def where_it_looks(table: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         table: label (class, or "all"), row (words: network, control or ceiling with its grid), kind ("map", "control" or
             "ceiling"), value, low, high (0 to 1).
-
-    Used by the results page.
     """
     labels, rows = list(table["label"].unique()), list(table["row"].unique())
     figure, axes = theme.subplots(1, len(labels), 7.4, 1.1 + 0.27 * len(rows), sharey=True, squeeze=False)
@@ -269,32 +233,21 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         table: network (words), fill (words), trained (bool: training erased by this fill), region ("tumour" or
             "elsewhere"), score ("accuracy", or "probability" of the true class), value, low, high (0 to 1).
-
-    Used by the results page.
     """
-    networks, scores = (
-        list(table["network"].unique()),
-        [s for s in ("accuracy", "probability") if s in set(table["score"])],
-    )
+    networks, scores = list(table["network"].unique()), list(table["score"].unique())
     fills = list(table.sort_values("trained", ascending=False, kind="stable")["fill"].unique())
     size = (7.4, 0.9 + len(scores) * (0.5 + 0.3 * len(fills)))
     figure, axes = theme.subplots(len(scores), len(networks), *size, sharex=True, sharey=True, squeeze=False)
-    regions = {"tumour": (theme.COLOURS[1], "o", -0.14), "elsewhere": (theme.COLOURS[0], "s", 0.14)}
+    regions = {"tumour": ("Tumour", theme.COLOURS[1], "o", -0.14)}
+    regions |= {"elsewhere": ("As much elsewhere", theme.COLOURS[0], "s", 0.14)}
     for (row, column), axis in np.ndenumerate(axes):
         part = table[(table["score"] == scores[row]) & (table["network"] == networks[column])]
-        for region, (colour, marker, shift) in regions.items():
+        for region, (what, colour, marker, shift) in regions.items():
             for trained, face in ((True, colour), (False, "white")):
                 points = part[(part["region"] == region) & (part["trained"].astype(bool) == trained)]
-                words = f"{'Tumour' if region == 'tumour' else 'As much elsewhere'} erased, fill {'' if trained else 'not '}trained"
-                style = {"mfc": face, "label": words, "ms": 4.5}
-                theme.dots(
-                    axis,
-                    theme.percent(points),
-                    points["fill"].map(fills.index).astype(float) + shift,
-                    colour,
-                    marker,
-                    **style,
-                )
+                words = f"{what} erased, fill {'' if trained else 'not '}trained"
+                at = points["fill"].map(fills.index).astype(float) + shift
+                theme.dots(axis, theme.percent(points), at, colour, marker, mfc=face, label=words, ms=4.5)
         theme.name_rows(axis, [textwrap.fill(fill, 22) for fill in fills])
         axis.set(xlim=(-3, 103), title=networks[column] if row == 0 else "")
         axis.set_xlabel({"accuracy": "Accuracy (%)", "probability": "Mean probability (%)"}[scores[row]], size=8)

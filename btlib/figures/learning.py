@@ -1,4 +1,4 @@
-"""Figures of fitting: learning curves, every fit, changes away from the proposed network, and what a study costs."""
+"""Figures of fitting (notebooks 03 and 04, results page, `make bench`): learning curves, fits, single changes, costs."""
 
 import textwrap
 
@@ -18,14 +18,12 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
         history: one row an epoch in the order of training, columns stage (as `Run.history` names it), loss, accuracy
             (0 to 1), learning_rate, and val_loss, val_accuracy where slices were kept for validation.
         model: whose curves they are, in the registry's name or in words.
-
-    Used by notebooks 03 and 04.
     """
     figure, axes = theme.subplots(1, 3, 7.4, 2.8)
     epoch, stages = np.arange(1, len(history) + 1), history["stage"].to_numpy()
     validated = "val_loss" in history and history["val_loss"].notna().any()
-    for axis, name, scale, label in zip(
-        axes, ("loss", "accuracy"), (1, 100), ("Loss (nats)", "Accuracy (%)"), strict=False
+    for axis, (name, scale, label) in zip(
+        axes, (("loss", 1, "Loss (nats)"), ("accuracy", 100, "Accuracy (%)")), strict=False
     ):
         axis.plot(epoch, scale * history[name], color=theme.GREY, marker="o", ms=2.5, label="Training")
         if validated:
@@ -43,9 +41,10 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     first = np.flatnonzero(np.append(True, stages[1:] != stages[:-1]))
     _mark_stages(axes, first, len(history))
     name = theme.model_name(model)
-    words = [name[:1].upper() + name[1:]] + ([f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else [])
+    words = [f"stages {'; '.join(map(str, stages[first]))}"] if len(first) > 1 else []
     words += [] if validated else ["no slices were kept for validation"]
-    figure.suptitle(textwrap.fill(": ".join([*words[:1], ", ".join(words[1:])]).rstrip(": "), 110), size=8)
+    title = name[:1].upper() + name[1:] + (f": {', '.join(words)}" if words else "")
+    figure.suptitle(textwrap.fill(title, 110), size=8)
     theme.legend(figure, axes[0], "outside lower center")
     said = ("training beside validation slices", "one line for training and one for validation slices")
     said = said if validated else ("on training slices; none were kept for validation", "one line, for training slices")
@@ -69,20 +68,18 @@ def fits(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw every fit as a dot, a row a split.
 
     Args:
-        table: models.csv, one network: protocol, and value or accuracy (0 to 1).
-
-    Used by the results page.
+        table: models.csv, one network: protocol, accuracy (0 to 1).
     """
-    name = "value" if "value" in table else "accuracy"
-    table = table.assign(percent=100 * table[name], split=table["protocol"].map(theme.in_print))
+    table = table.assign(percent=100 * table["accuracy"], split=table["protocol"].map(theme.in_print))
     order = [theme.in_print(name) for name in theme.strictness(table["protocol"])]
     figure, axis = theme.subplots(1, 1, 6.4, 0.7 + 0.5 * len(order))
     sns.swarmplot(table, x="percent", y="split", order=order, color=theme.COLOURS[0], size=5.5, ax=axis)
     theme.name_rows(axis, order)
     axis.set(xlabel="Accuracy on a fit's own test slices (%)", ylabel="")
     ranges = table.groupby("split")["percent"].agg(["size", "min", "max"]).loc[order]
-    ends = [f"{low:.1f}" + (f" to {high:.1f}" if n > 1 else "") for _, n, low, high in ranges.itertuples(name=None)]
-    words = [f"{end} %\n{n} fit{'s' * (n > 1)}" for end, n in zip(ends, ranges["size"], strict=True)]
+    words = []
+    for n, low, high in ranges.itertuples(index=False, name=None):
+        words.append(f"{low:.1f} to {high:.1f} %\n{n} fits" if n > 1 else f"{low:.1f} %\n1 fit")
     for at, text in enumerate(words):
         theme.beside_row(axis, at, text)
     rows = zip(order, words, strict=True)
@@ -93,15 +90,12 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw what each change takes from or adds to the proposed network, with its interval, as a list.
 
     Args:
-        table: ablation.csv, in the order to draw: change (words), or factor and setting; accuracy or value (0 to 1),
-            difference, difference_low, difference_high (-1 to 1, from the proposed network on the same slices), fits
-            (how many), proposed (bool: the row that the others are compared with).
-
-    Used by notebook 04 and the results page.
+        table: ablation.csv, in the order to draw: factor, setting, accuracy (0 to 1), difference, difference_low,
+            difference_high (-1 to 1, from the proposed network on the same slices), fits (how many), proposed (bool: the
+            row that the others are compared with).
     """
     proposed, table = table[table["proposed"].astype(bool)], table[~table["proposed"].astype(bool)]
-    change = table["change"] if "change" in table else table["factor"].str.cat(table["setting"].astype(str), ": ")
-    name = "value" if "value" in table else "accuracy"
+    change = table["factor"] + ": " + table["setting"].astype(str)
     values = theme.percent(table, "difference")
     names = [textwrap.fill(words.replace("_", " "), 36) for words in change]
     figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * max(len(table), 1))
@@ -109,10 +103,10 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
         theme.dots(axis, values, np.arange(len(table)))
         theme.name_rows(axis, names)
     axis.axvline(0, color=theme.GREY, lw=0.9, ls="--", zorder=0)
-    for at, accuracy in enumerate(100 * table[name]):
+    for at, accuracy in enumerate(100 * table["accuracy"]):
         theme.beside_row(axis, at, f"{accuracy:.1f} %")
     fits = " to ".join(str(n) for n in sorted({table["fits"].min(), table["fits"].max()})) if len(table) else "no"
-    base = f"{100 * proposed[name].iloc[0]:.1f} %" if len(proposed) else "not fitted"
+    base = f"{100 * proposed['accuracy'].iloc[0]:.1f} %" if len(proposed) else "not fitted"
     axis.set_title(f"Proposed network: {base}", size=9)
     axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
     return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
@@ -123,12 +117,11 @@ def growth(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: as reports/growth.csv: slices, prepare_seconds, cache_mb, epoch_seconds, peak_mb.
-
-    Used by `make bench`.
     """
     costs = {"prepare_seconds": "Cache (s)", "cache_mb": "Cache (MB)", "epoch_seconds": "Epoch (s)"}
-    figure, axes = theme.subplots(1, 4, 8.6, 2.2)
-    for axis, (column, label) in zip(axes, (costs | {"peak_mb": "Peak memory (MB)"}).items(), strict=True):
+    costs |= {"peak_mb": "Peak memory (MB)"}
+    figure, axes = theme.subplots(1, len(costs), 8.6, 2.2)
+    for axis, (column, label) in zip(axes, costs.items(), strict=True):
         n, values = table["slices"] / 1000, table[column]
         slope, base = np.polyfit(n, values, 1)
         axis.plot(n, base + slope * n, color=theme.GREY, lw=1)

@@ -1,4 +1,4 @@
-"""Figures of scores: confusion, classes, ROC, calibration, coverage, and what corruption does."""
+"""Figures of scores (notebooks 03, 04 and 06, results page): confusion, classes, ROC, calibration, coverage, corruption."""
 
 import matplotlib as mpl
 import numpy as np
@@ -17,8 +17,6 @@ def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
     Args:
         table: label, predicted, n (slices), share (of the label's slices, 0 to 1), and model or protocol where there are
             several.
-
-    Used by notebooks 03, 04 and 06, and the results page.
     """
     groups = theme.panels(table, "model", "protocol")
     labels = list(theme.colours([*table["label"], *table["predicted"]]))
@@ -31,9 +29,8 @@ def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
     for axis, (name, part) in zip(axes.flat, groups, strict=False):
         cells = part.set_index(["label", "predicted"])[["n", "share"]].unstack()
         n, share = (cells[column].reindex(index=labels, columns=labels).fillna(0) for column in ("n", "share"))
-        share = 100 * share
-        words = n.map("{:.0f}\n".format) + share.map("{:.1f} %".format)
-        sns.heatmap(share, annot=words, annot_kws={"size": 8}, ax=axis, **style)
+        words = n.map("{:.0f}\n".format) + (100 * share).map("{:.1f} %".format)
+        sns.heatmap(100 * share, annot=words, annot_kws={"size": 8}, ax=axis, **style)
         axis.set_xticks(np.arange(len(names)) + 0.5, names, size=7, rotation=0)
         axis.set_yticks(np.arange(len(names)) + 0.5, names, size=7, rotation=0)
         axis.tick_params(length=0)
@@ -55,9 +52,7 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: score (SCORE_CLASS: precision, recall, specificity, f1, of which those that it has are drawn), value, low,
-            high (0 to 1), and, where given: model or protocol, weights, support (slices of the class).
-
-    Used by notebooks 03 and 04, and the results page.
+            high (0 to 1), model and weights, and where given protocol, support (slices of the class).
     """
     table = _by_class(table)
     who, labels = list(table["who"].unique()), list(theme.colours(table["label"]))
@@ -89,10 +84,8 @@ def _by_class(table: pd.DataFrame) -> pd.DataFrame:
     """Give scores of classes their kind, label and who: the model with its weights, or the split where there are several."""
     table = table.join(table["score"].str.extract(rf"^(?P<kind>{'|'.join(SCORES)})_(?P<label>.+)$"))
     table = table.dropna(subset="kind").reset_index(drop=True)
-    by = "protocol" if table.get("protocol", pd.Series(dtype=str)).nunique() > 1 else "model"
-    who = table[by].astype(str) if by in table else pd.Series("", table.index)
-    if "weights" in table and by == "model":
-        who += " (" + table["weights"].fillna("random") + ")"
+    several = "protocol" in table and table["protocol"].nunique() > 1
+    who = table["protocol"] if several else table["model"] + " (" + table["weights"] + ")"
     return table.assign(who=who.map(theme.in_print))
 
 
@@ -102,8 +95,6 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
     Args:
         table: label, fpr, tpr, auc (0 to 1), and protocol or model where there are several, a row of panels each.
         intervals: score, low, high; the bounds of auc_CLASS go to the legend where there is one group.
-
-    Used by notebooks 03 and 04, and the results page.
     """
     bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
     groups = theme.panels(table, "protocol", "model")
@@ -122,35 +113,29 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
         whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
         corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), aspect="equal", title="Corner enlarged")
         whole.set_title(" ".join(name.split()) or "Whole curve")
-        corner.legend(
-            title="Area under the curve", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, title_fontsize=8
-        )
+        style = {"title": "Area under the curve", "fontsize": 7.5, "title_fontsize": 8}
+        corner.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
         for axis in (whole, corner):
             axis.set(xlabel="False positive rate", ylabel="True positive rate")
     return described(figure, "roc", rows="; ".join(said))
 
 
-def reliability(
-    before: pd.DataFrame, after: pd.DataFrame, temperature: float, slices="test slices"
-) -> mpl.figure.Figure:
+def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, slices="test slices"):
     """Draw accuracy against confidence before and after temperature scaling, with the slices of each bin below.
 
     Args:
         before, after: bin_low, bin_high, n (slices), confidence, accuracy, low, high (0 to 1).
         temperature: what the logits were divided by.
         slices: whose, in words.
-
-    Used by notebook 06 and the results page.
     """
     figure, axes = theme.subplots(2, 2, 6.6, 4.2, sharex=True, sharey="row", height_ratios=[3, 1])
     errors = []
-    for (above, below), table, title in zip(
-        axes.T, (before, after), ("Before", f"After, T = {temperature:.2f}"), strict=True
-    ):
+    tables = {"Before": before, f"After, T = {temperature:.2f}": after}
+    for (above, below), (title, table) in zip(axes.T, tables.items(), strict=True):
         errors.append(100 * (table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum())
         above.plot([0, 100], [0, 100], color=theme.GREY, lw=0.9, ls="--", label="Perfect calibration")
         values = theme.percent(table, "accuracy")
-        theme.whiskers(above, 100 * table["confidence"], values, ecolor=theme.COLOURS[0])
+        theme.whiskers(above, 100 * table["confidence"], values, theme.COLOURS[0])
         label = f"{slices[:1].upper()}{slices[1:]}, by bin, with interval"
         above.plot(100 * table["confidence"], values["value"], "o", color=theme.COLOURS[0], ms=5, label=label)
         above.set_title(f"{title}: error {errors[-1]:.1f} points", size=9)
@@ -170,8 +155,6 @@ def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: coverage, accuracy, low, high (0 to 1), and set where there are several sets of slices.
-
-    Used by notebook 06 and the results page.
     """
     figure, axis = theme.subplots(1, 1, 6.2, 3.2)
     groups, said = theme.panels(table, "set"), []
@@ -194,8 +177,6 @@ def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: corruption, strength (whole numbers; 0 is the slice as it is), network (words), value, low, high (0 to 1).
-
-    Used by the results page.
     """
     groups = list(table.groupby("corruption", sort=False))
     columns = min(len(groups), 3)

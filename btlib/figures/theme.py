@@ -10,6 +10,9 @@ import pandas as pd
 import seaborn as sns
 import yaml
 
+from btlib.data import splits
+from btlib.study import tables
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers (Okabe, Ito 2008)."""
 
@@ -18,29 +21,13 @@ LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "^", "D", "v")
 
 _CAPTIONS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
 
-CLASS_NAMES = {"pituitary": "Pituitary Tumour", "no_tumor": "No Tumour"}
-MODEL_NAMES = {
-    **{f"efficientnet_b{i}": f"EfficientNet-B{i}" for i in range(8)},
-    **{f"efficientnet_lite{i}": f"EfficientNet-Lite{i}" for i in range(5)},
-    "vgg16": "VGG16",
-    "resnet152v2": "ResNet152V2",
-    "vit_b16": "ViT-B/16",
-}
-PROTOCOL_NAMES = {
-    "image_holdout": "Slices at random,\nhold-out",
-    "image_folds": "Slices at random,\nfolds",
-    "patient_holdout": "Patients apart,\nhold-out",
-    "patient_folds": "Patients apart,\nfolds",
-    "group_holdout": "Patient groups apart,\nhold-out",
-    "group_folds": "Patient groups apart,\nfolds",
-    "author_folds": "The author's\npatient folds",
-    "published": "The publisher's\ntest part",
-}
-"""Protocols in print, in the order of ever stricter separation."""
+WORDS = tables.WORDS["words"]
+STRICTNESS = tuple(splits.PROTOCOLS)
+"""Protocols in the order of ever stricter separation."""
 
 
 def use_theme() -> None:
-    """Set the study's one theme: white, ticks, sizes readable at a journal's column width. Every notebook."""
+    """Set the study's one theme: white, ticks, sizes readable at a journal's column width."""
     sns.set_theme(context="paper", style="ticks", palette=COLOURS, font_scale=1.1)
     mpl.rcParams.update(
         {
@@ -59,7 +46,7 @@ def use_theme() -> None:
 
 
 def subplots(rows: int, columns: int, width: float, height: float, **options):
-    """Make a figure (inches) that pyplot has forgotten, so that a cell which returns it shows it once. All figures."""
+    """Make a figure (inches) that pyplot has forgotten, so that a cell which returns it shows it once."""
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)
     return figure, axes
@@ -71,8 +58,6 @@ def described(figure: mpl.figure.Figure, name: str, **facts) -> mpl.figure.Figur
     Args:
         name: entry of captions.yaml.
         facts: what this figure shows, by the entry's {words}.
-
-    Used by all figures; `tables.save` writes both beside the picture.
     """
     for words in ("caption", "alt"):
         text = _CAPTIONS[name][words].format(**facts)
@@ -81,26 +66,28 @@ def described(figure: mpl.figure.Figure, name: str, **facts) -> mpl.figure.Figur
 
 
 def class_name(label: str) -> str:
-    """Return a class in print: its known name, or title case with spaces for underscores. All figures."""
-    words = str(label).replace("_", " ").split()
-    return CLASS_NAMES.get(label, " ".join(word[:1].upper() + word[1:] for word in words))
+    """Return a class in print: its known name, or spaces for underscores, in title case."""
+    return " ".join(word[:1].upper() + word[1:] for word in WORDS.get(label, label.replace("_", " ")).split())
 
 
 def model_name(name: str) -> str:
     """Return a model in print, also as MODEL/RECIPE or "MODEL (weights)"; one that is not listed keeps its name."""
     model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
-    return MODEL_NAMES.get(model, model) + between.replace("/", ", ") + rest.replace("imagenet", "ImageNet")
+    return WORDS.get(model, model) + between.replace("/", ", ") + rest.replace("imagenet", "ImageNet")
+
+
+def in_print(name: str) -> str:
+    """Return a protocol, on two lines, or a model, as a figure shows it; one that is not known keeps its name."""
+    if name not in splits.PROTOCOLS:
+        return model_name(name)
+    words = splits.PROTOCOLS[name].words
+    return re.sub(r"(,|'s) ", r"\1\n", words[:1].upper() + words[1:], count=1)
 
 
 def strictness(protocols) -> list[str]:
     """Return each protocol once, in the order of ever stricter separation, those that are not known last."""
     names = list(dict.fromkeys(protocols))
-    return [name for name in PROTOCOL_NAMES if name in names] + [name for name in names if name not in PROTOCOL_NAMES]
-
-
-def in_print(name: str) -> str:
-    """Return a protocol, model or plain word as a figure shows it: one that is not known keeps its name."""
-    return PROTOCOL_NAMES.get(name, model_name(name))
+    return sorted(names, key=lambda name: STRICTNESS.index(name) if name in STRICTNESS else len(STRICTNESS))
 
 
 def colours(labels) -> dict[str, str]:
@@ -135,6 +122,12 @@ def told(names, values: pd.DataFrame, decimals: int = 1, unit: str = " %") -> st
     return "; ".join(rows)
 
 
+def bars(values: pd.DataFrame) -> np.ndarray:
+    """Return how far intervals reach below and above their values, as matplotlib draws them; nothing where a bound is empty."""
+    reach = [values["value"] - values["low"], values["high"] - values["value"]]
+    return np.clip(np.asarray(reach, float), 0, None)
+
+
 def dots(axis, values: pd.DataFrame, at, colour: str = COLOURS[0], marker: str = "o", **style) -> None:
     """Draw values with their intervals as points in rows.
 
@@ -143,17 +136,13 @@ def dots(axis, values: pd.DataFrame, at, colour: str = COLOURS[0], marker: str =
         at: each row's place.
         style: of the points, as matplotlib's `plot` takes it.
     """
-    bars = [values["value"] - values["low"], values["high"] - values["value"]]
-    bars = np.clip(np.asarray(bars, float), 0, None)
-    axis.errorbar(values["value"], at, xerr=bars, fmt="none", ecolor=colour, elinewidth=1.3, capsize=2.5)
+    axis.errorbar(values["value"], at, xerr=bars(values), fmt="none", ecolor=colour, elinewidth=1.3, capsize=2.5)
     axis.plot(values["value"], at, marker, **{"color": colour, "mec": colour, "ms": 5.5, "mew": 1.3} | style)
 
 
-def whiskers(axis, x, values: pd.DataFrame, **style) -> None:
+def whiskers(axis, x, values: pd.DataFrame, colour: str) -> None:
     """Draw the intervals of value, low, high over x; an empty bound draws none."""
-    bars = [values["value"] - values["low"], values["high"] - values["value"]]
-    style = {"fmt": "none", "ecolor": INK, "elinewidth": 1.1, "capsize": 2.5} | style
-    axis.errorbar(x, values["value"], np.clip(np.asarray(bars, float), 0, None), **style)
+    axis.errorbar(x, values["value"], bars(values), fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5)
 
 
 def name_rows(axis, names, at=None) -> None:
@@ -186,7 +175,7 @@ def whole_numbers(*axes) -> None:
 
 
 def pictures(rows: int, columns: int, width: float, height: float):
-    """Make a figure (inches) for pictures: axes (rows, columns) without ticks and frame. Notebooks 01, 02, 05 and 06."""
+    """Make a figure (inches) for pictures: axes (rows, columns) without ticks and frame."""
     figure, axes = subplots(rows, columns, width, height, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

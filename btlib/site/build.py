@@ -16,15 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jinja2
 import nbformat
 import psutil
 from PIL import Image
 
 from btlib import DataError, __version__, files
+from btlib.data import datasets
 from btlib.fitting import runs
 from btlib.params import Study
-from btlib.site import pages
+from btlib.site import pages, readable
 from btlib.study import tables
 
 SITE = Path(__file__).resolve().parent
@@ -46,27 +46,19 @@ UNREAD = (
 
 
 def build(profile: str, study: Study) -> Path:
-    """Make reports/<profile>/html from the profile's executed notebooks and the tables and figures that these wrote.
+    """Make reports/<profile>/html from the profile's executed notebooks, tables and figures; return its front page.
 
     The site is made beside the old one and takes its place when it is complete; where it fails, the old one stays.
     Tables and figures that the last report held and this one does not, leftovers of other parameters, are removed.
 
-    Args:
-        profile: whose reports/<profile>/ is read.
-        study: the parameters that the notebooks were run with.
-
-    Returns:
-        The path of the front page.
-
     Raises:
         DataError: a notebook, table or figure that the report needs is missing, unfinished or failed, or
             Sphinx has a complaint (a broken link, a picture that is not there); its lines are in the message.
-
-    Used by `make report`, after the notebooks.
     """
     root = tables.folder(profile)
     notebooks = _notebooks(profile)
-    earlier = _contents_of_last(root)
+    last = root / "provenance.json"
+    earlier = _listed(json.loads(last.read_text(encoding="utf-8"))) if last.exists() else set()
     about = provenance(study)
     files.sweep(root, "html")
     with tempfile.TemporaryDirectory(prefix=files.prefix("html"), dir=root) as temporary:
@@ -83,9 +75,6 @@ def build(profile: str, study: Study) -> Path:
 def provenance(study: Study) -> dict:
     """Say what made the profile's results, and write it to reports/<profile>/provenance.json.
 
-    Args:
-        study: the parameters that the notebooks were run with.
-
     Returns:
         Mapping with profile, parameters, seed, versions, hardware, wall_seconds (seconds by notebook), started,
         finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (where, when and at which
@@ -93,8 +82,6 @@ def provenance(study: Study) -> dict:
 
     Raises:
         DataError: there is no executed notebook, or one is unfinished; or a table or figure that one wrote is gone.
-
-    Used by `make report`.
     """
     notebooks = _notebooks(study.profile)
     ran = {name: book.metadata["papermill"] for name, book in notebooks.items()}
@@ -123,16 +110,10 @@ def provenance(study: Study) -> dict:
 
 
 def serve(profile: str, port: int = 8000) -> None:
-    """Serve a report on this machine until it is stopped.
-
-    Args:
-        profile: whose report.
-        port: where, at localhost.
+    """Serve a report on this machine, at http://localhost:PORT, until it is stopped.
 
     Raises:
         DataError: there is no report yet, or the port is taken.
-
-    Used by `make serve`.
     """
     site = tables.folder(profile) / "html"
     if not (site / "index.html").is_file():
@@ -183,39 +164,23 @@ def _noted(output: nbformat.NotebookNode) -> dict[str, str]:
     return output.get("metadata", {}).get("btlib", {})
 
 
-def _contents_of_last(root: Path) -> set[tuple[str, str]]:
-    path = root / "provenance.json"
-    return _listed(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else set()
-
-
 def _listed(about: dict) -> set[tuple[str, str]]:
     """List the tables and figures of a provenance.json, as (kind, name)."""
     return {(kind, name) for kind in pages.KINDS for name in about.get(kind, {})}
 
 
 def _data(study: Study) -> list[dict]:
-    from btlib.data import datasets
-
     sets = [("data", study.data, None), *((name, data, study.data) for name, data in study.external.items())]
     rows = []
     for name, data, copies_from in (s for s in sets if not datasets.absent(s[1])):
         patients = datasets.manifest(data, copies_from)["patient_id"]
-        rows.append(
-            {
-                "name": name,
-                "source": data.source,
-                "path": data.path,
-                "fingerprint": datasets.fingerprint(data, copies_from),
-                "n_slices": len(patients),
-                "n_patients": int(patients.nunique()),
-            }
-        )
+        row = {"name": name, "source": data.source, "path": data.path}
+        row["fingerprint"] = datasets.fingerprint(data, copies_from)
+        rows.append(row | {"n_slices": len(patients), "n_patients": int(patients.nunique())})
     return rows
 
 
 def _fits(study: Study) -> list[dict]:
-    from btlib.data import datasets
-
     plan = runs.plan(study, datasets.fingerprint(study.data)).drop_duplicates("id")
     return [{"id": f.id, **runs.Run(f).provenance()} for f in plan["fit"] if runs.load(f)]
 
@@ -235,16 +200,10 @@ def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> N
     figures = {name: _figure(root / "figures" / name, source / "figures") for name in about["figures"]}
     real = pages.copy_kept(source)
     context = pages.context(study, notebooks, about, figures, real)
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(SITE / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     for page in ("index", "tables", "figures", "provenance", "sources"):
-        text = templates.get_template(f"{page}.md").render(context)
+        text = readable.TEMPLATES.get_template(f"{page}.md").render(context)
         (source / f"{page}.md").write_text(text, encoding="utf-8")
-    plate = templates.get_template("plate.md")
+    plate = readable.TEMPLATES.get_template("plate.md")
     for name, book in notebooks.items():
         written = _for_reading(book, lambda figure: plate.render(context | {"figure": figures[figure]}))
         nbformat.write(written, source / f"{name}.ipynb")

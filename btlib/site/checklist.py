@@ -12,18 +12,10 @@ ITEMS = Path(__file__).resolve().parent / "checklist.yaml"
 
 
 def write(kept: digest.Kept) -> Path:
-    """Write checklist.md beside the results page.
-
-    Args:
-        kept: the profile's tables.
-
-    Returns:
-        The path of checklist.md.
+    """Write checklist.md beside the results page, from the profile's tables, and return its path.
 
     Raises:
         DataError: an item of checklist.yaml asks for a value that does not exist.
-
-    Used by `make results`.
     """
     lines = [
         "# Checklists",
@@ -34,9 +26,7 @@ def write(kept: digest.Kept) -> Path:
     known = values(kept)
     for name, items in yaml.safe_load(ITEMS.read_text(encoding="utf-8")).items():
         lines += ["", f"## {name}", "", "| | Item | Where | Answer |", "| ---: | --- | --- | --- |"]
-        lines += [
-            f"| {number} | {asked} | {where} | {_answer(answer, known)} |" for number, asked, where, answer in items
-        ]
+        lines += [f"| {number} | {asked} | {where} | {_answer(how, known)} |" for number, asked, where, how in items]
     files.write_text(kept.folder / "checklist.md", "\n".join(lines) + "\n")
     return kept.folder / "checklist.md"
 
@@ -51,22 +41,21 @@ def _answer(answer: str | dict, known: dict[str, str]) -> str:
 
 
 def values(kept: digest.Kept) -> dict[str, str]:
-    """Return what checklist.yaml may print, in words; "not kept yet" where a table is not there. Used by `write`."""
-    about, fits = kept.about["parameters"], kept.about["fits"]
-    recipe, statistics = about["recipes"][about["proposed"]["recipe"]], about["statistics"]
-    versions = kept.about["versions"]
+    """Return what checklist.yaml may print, in words; "not kept yet" where a table is not there."""
+    about, versions = kept.about["parameters"], kept.about["versions"]
+    proposed, statistics = about["proposed"], about["statistics"]
     known = {
         "data": "; ".join(f"{d['path']}, {d['n_slices']} slices" for d in kept.about["data"]),
-        "pixels": str(about["proposed"].get("image_size") or about["preprocessing"]["image_size"]),
+        "pixels": str(proposed.get("image_size") or about["preprocessing"]["image_size"]),
         "protocols": ", ".join(p["protocol"].replace("_", " ") for p in about["protocols"]),
         "network": theme.model_name(kept.model),
         "weights": kept.weights,
-        "recipe": about["proposed"]["recipe"],
-        "epochs": str(sum(stage["epochs"] for stage in recipe["stages"])),
+        "recipe": proposed["recipe"],
+        "epochs": str(sum(stage["epochs"] for stage in about["recipes"][proposed["recipe"]]["stages"])),
         "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "keras", "tensorflow", "scikit-learn")),
         "level": f"{100 * statistics['level']:g}",
         "bootstrap": str(statistics["bootstrap"]),
-        "fits": str(len(fits)),
+        "fits": str(len(kept.about["fits"])),
     }
     return dict.fromkeys(COUNTED, "not kept yet") | known | _of_data(kept) | _of_scores(kept)
 
@@ -76,42 +65,37 @@ COUNTED += ("ladder", "external", "worst", "pointing", "ablations")
 
 
 def _of_data(kept: digest.Kept) -> dict[str, str]:
-    made, data, split = {}, kept["dataset"], kept["splits"]
+    told, data, split = {}, kept["dataset"], kept["splits"]
     if data is not None:
         whole, classes = data[data["label"] == "all"].iloc[0], data[data["label"] != "all"]
-        made = {key: str(whole[key]) for key in ("slices", "patients")}
-        made["unmasked"] = str(whole["slices"] - whole["with_mask"])
-        made["classes"] = ", ".join(classes["label"])
-        made["imbalance"] = ", ".join(
-            f"{r.label} {r.slices} slices of {r.patients} patients" for r in classes.itertuples()
-        )
+        told = {key: str(whole[key]) for key in ("slices", "patients")}
+        told["unmasked"] = str(whole["slices"] - whole["with_mask"])
+        told["classes"] = ", ".join(classes["label"])
+        counts = [f"{r.label} {r.slices} slices of {r.patients} patients" for r in classes.itertuples()]
+        told["imbalance"] = ", ".join(counts)
     if split is not None:
         sums = split.groupby("protocol")[["slices_of_crossing_patients", "n_test"]].sum()
         shares = 100 * sums["slices_of_crossing_patients"] / sums["n_test"]
-        protocol = next((p for p in digest.APART if p in shares), None)
-        made |= {"crossing": f"{shares['image_holdout']:.1f}"} if "image_holdout" in shares else {}
-        made |= {"apart": f"{shares[protocol]:.1f}"} if protocol else {}
-    return made
+        apart = next((p for p in digest.APART if p in shares), None)
+        for key, protocol in (("crossing", "image_holdout"), ("apart", apart)):
+            told |= {key: f"{shares[protocol]:.1f}"} if protocol in shares else {}
+    return told
 
 
 def _of_scores(kept: digest.Kept) -> dict[str, str]:
-    made, ladder, looks = {}, digest.ladder(kept), digest.looks(kept)
+    told, ladder, looks = {}, digest.ladder(kept), digest.looks(kept)
     if ladder is not None:
-        for key, some in (("ladder", ladder["group"].isin(digest.GROUPS.values())), ("external", None)):
-            rows = (
-                ladder[some]
-                if some is not None
-                else ladder.iloc[1:][~ladder.iloc[1:]["group"].isin(digest.GROUPS.values())]
-            )
+        own = ladder["group"].isin(digest.GROUPS.values())
+        for key, rows in (("ladder", ladder[own]), ("external", ladder[~own].iloc[1:])):  # the first is the paper's
             words = rows["group"] + ", " + rows["row"].str.lower()
-            made |= {key: theme.told(words, theme.percent(rows))} if len(rows) else {}
+            told |= {key: theme.told(words, theme.percent(rows))} if len(rows) else {}
     if looks is not None:
         first = looks[(looks["label"] == "all") & (looks["kind"] == "map")].iloc[0]
-        made["pointing"] = f"{100 * first['value']:.1f}"
+        told["pointing"] = f"{100 * first['value']:.1f}"
     confusion = digest.own(kept, "confusion")[0]
     if confusion is not None:
         worst = digest.per_class(confusion).sort_values("recall").iloc[0]
-        made["worst"] = f"{worst['label']}, {100 * worst['recall']:.1f} %"
+        told["worst"] = f"{worst['label']}, {100 * worst['recall']:.1f} %"
     if kept["ablation"] is not None:
-        made["ablations"] = str(int((~kept["ablation"]["proposed"].astype(bool)).sum()))
-    return made
+        told["ablations"] = str(int((~kept["ablation"]["proposed"].astype(bool)).sum()))
+    return told

@@ -1,9 +1,9 @@
 """The results page of a profile: README.md and figures in its folder, made from the kept tables alone."""
 
+import functools
 import re
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from btlib import files, home, params
@@ -12,23 +12,15 @@ from btlib.site import checklist, readable
 from btlib.study import digest, tables
 
 SITE = Path(__file__).resolve().parent
-LITERATURE = "literature.csv"
-START = {"imagenet": "ImageNet"}
 
 
 def write(profile: str) -> Path:
-    """Write reports/<profile>/README.md, checklist.md and figures/*.svg from its kept tables and predictions: no data, no fit.
+    """Write reports/<profile>/README.md, checklist.md and figures/*.svg; return the first.
 
-    Args:
-        profile: whose reports/<profile>/ holds provenance.json and tables/*.csv; predictions/*.csv where they are kept.
-
-    Returns:
-        The path of README.md.
+    It is made from provenance.json, tables/*.csv and, where they are kept, predictions/*.csv there: no data, no fit.
 
     Raises:
         DataError: nothing is kept of the profile.
-
-    Used by `make results`.
     """
     kept = digest.Kept(tables.folder(profile))
     figures = {}
@@ -40,54 +32,44 @@ def write(profile: str) -> Path:
         # A blank line would end the paragraph in which a page shows the picture.
         words = {key: " ".join(getattr(figure, key).split()) for key in ("alt", "caption")}
         figures[name] = {"file": f"figures/{name}.svg", **words}
-    loader = jinja2.FileSystemLoader(SITE / "templates")
-    environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    text = environment.get_template("findings.md").render(context(kept, figures, profile))
-    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    files.write_text(kept.folder / "README.md", text)
+    text = readable.TEMPLATES.get_template("findings.md").render(context(kept, figures, profile))
+    files.write_text(kept.folder / "README.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     checklist.write(kept)
     return kept.folder / "README.md"
 
 
 def drawn(kept: digest.Kept) -> dict:
-    """Return every figure that the kept tables allow, by its name. Used by `write`."""
-    made = {}
-    ladder, flow, looks = digest.ladder(kept), digest.flow(kept), digest.looks(kept)
-    erased, copies, bins = digest.erased(kept["gradcam_erase"]), digest.copies(kept), digest.reliability(kept)
-    confusion, classes, curves = (digest.own(kept, name)[0] for name in ("confusion", "per_class", "roc"))
-    for name, function, table in (
-        ("ladder", claims.ladder, ladder),
-        ("patient_flow", data.patient_flow, flow),
-        ("where_it_looks", gradcam.where_it_looks, looks),
-        ("erased", gradcam.erased, erased),
-        ("shared_patients", data.crossing, kept["splits"]),
-        ("errors", performance.confusion, confusion),
-        ("classes", performance.per_class, classes),
-        ("curves", performance.roc, curves),
-        ("coverage", performance.coverage, kept["selective"]),
-        ("robustness", performance.robustness, kept["robustness"]),
-    ):
-        if table is not None:
-            made[name] = function(table)
-    if kept["models"] is not None:
-        fits = kept["models"]
-        made["fits"] = learning.fits(fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)])
-    if copies:
-        made["copies"] = external.copies(*copies)
-    if bins:
-        made["confidence"] = performance.reliability(*bins, slices="test slices, patients apart")
-    if kept["ablation"] is not None:
-        made["changes"] = learning.ablation(kept["ablation"].rename(columns={"seeds": "fits"}))
-    return made
+    """Return every figure that the kept tables allow, by its name."""
+    fits, changes = kept["models"], kept["ablation"]
+    if fits is not None:
+        fits = fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)]
+    if changes is not None:
+        changes = changes.rename(columns={"seeds": "fits"})
+    reliability = functools.partial(performance.reliability, slices="test slices, patients apart")
+    figures = {
+        "ladder": (claims.ladder, digest.ladder(kept)),
+        "patient_flow": (data.patient_flow, digest.flow(kept)),
+        "where_it_looks": (gradcam.where_it_looks, digest.looks(kept)),
+        "erased": (gradcam.erased, digest.erased(kept["gradcam_erase"])),
+        "shared_patients": (data.crossing, kept["splits"]),
+        "errors": (performance.confusion, digest.own(kept, "confusion")[0]),
+        "classes": (performance.per_class, digest.own(kept, "per_class")[0]),
+        "curves": (performance.roc, digest.own(kept, "roc")[0]),
+        "coverage": (performance.coverage, kept["selective"]),
+        "robustness": (performance.robustness, kept["robustness"]),
+        "fits": (learning.fits, fits),
+        "copies": (external.copies, *(digest.copies(kept) or [None])),
+        "confidence": (reliability, *(digest.reliability(kept) or [None])),
+        "changes": (learning.ablation, changes),
+    }
+    return {name: draw(*tables) for name, (draw, *tables) in figures.items() if tables[0] is not None}
 
 
 def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
-    """Return all that templates/findings.md reads. Used by `write`."""
+    """Return all that templates/findings.md reads."""
     confusion, protocol = digest.own(kept, "confusion")
     again, claimed = kept.folder / "reproduced.csv", kept["claims"]
-    literature = home() / "reports" / LITERATURE
+    literature = home() / "reports" / "literature.csv"
     limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     return {
         "figures": figures,
@@ -112,35 +94,38 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
 
 
 def measured(kept: digest.Kept) -> dict[str, str]:
-    """Say what the kept tables are of, in words by a heading, as provenance.json tells. Used by `write`."""
-    about = kept.about["parameters"]
+    """Say what the kept tables are of, in words by a heading, as provenance.json tells."""
+    about, of_all = kept.about["parameters"], kept.about["fits"]
     proposed, recipe = about["proposed"], about["recipes"][about["proposed"]["recipe"]]
-    fits = [f for f in kept.about["fits"] if f["title"].startswith(f"{kept.model} (")]
+    fits = [f for f in of_all if f["title"].startswith(f"{kept.model} (")]
     size = proposed.get("image_size") or about["preprocessing"]["image_size"]
     stride = proposed.get("output_stride") or 32
+    cells = -(-size // stride)
+    start = tables.WORDS["words"].get(kept.weights, kept.weights)
     epochs = sum(stage["epochs"] for stage in recipe["stages"])
-    guided, erasing = recipe.get("cam_loss"), recipe.get("erase")
-    how = "maps guided by the masks of training slices" if guided else "maps not guided by masks"
-    data = next(d for d in kept.about["data"] if d["name"] == "data")
-    commits = list(dict.fromkeys(f["commit"][:12] + "+changes" * f["commit"].endswith("+changes") for f in fits))
-    hours = sum(f["fit_seconds"] for f in kept.about["fits"]) / 3600
+    guided = "guided by the masks of training slices" if recipe.get("cam_loss") else "not guided by masks"
+    erased = "trained with erased tumours" if recipe.get("erase") else "no tumours erased in training"
     train, validation = ([f[key] for f in fits] for key in ("n_train", "n_validation"))
     held = (
         f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
     )
+    data, hardware = next(d for d in kept.about["data"] if d["name"] == "data"), kept.about["hardware"]
     return {
-        "Network": f"{theme.model_name(kept.model)}, {START.get(kept.weights, kept.weights)} weights, {epochs} epochs; {how}; "
-        + ("trained with erased tumours" if erasing else "no tumours erased in training"),
-        "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {-(-size // stride)} x "
-        f"{-(-size // stride)} cells (one for {stride} pixels)",
+        "Network": f"{theme.model_name(kept.model)}, {start} weights, {epochs} epochs; maps {guided}; {erased}",
+        "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {cells} x {cells} cells (one for "
+        f"{stride} pixels)",
         "Data": f"{said_of(data)}: {data['n_slices']:,} slices of {data['n_patients']} patients, fingerprint "
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
-        "Code": f"commits {', '.join(commits)}; tables at {kept.about['commit'][:12]}"
-        + "+changes" * kept.about["commit"].endswith("+changes"),
-        "Cost": f"{len(kept.about['fits'])} fits, {hours:.1f} hours on {kept.about['hardware']['processor']}, "
-        f"{kept.about['hardware']['cores']} cores",
+        "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
+        f"{_short(kept.about['commit'])}",
+        "Cost": f"{len(of_all)} fits, {sum(f['fit_seconds'] for f in of_all) / 3600:.1f} hours on "
+        f"{hardware['processor']}, {hardware['cores']} cores",
     } | _earlier(kept)
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + "+changes" * commit.endswith("+changes")
 
 
 def said_of(entry: dict) -> str:
@@ -156,22 +141,16 @@ def _earlier(kept: digest.Kept) -> dict[str, str]:
     if not path.exists():
         return {}
     now, then = params.load(kept.about["profile"]).model_dump(mode="json"), kept.about["parameters"]
-    recipes = [about["recipes"][about["proposed"]["recipe"]] for about in (now, then)]
+    recipe, of_then = (study["recipes"][study["proposed"]["recipe"]] for study in (now, then))
     changed = [key for key in now["proposed"] if now["proposed"][key] != then["proposed"].get(key)]
-    changed += [
-        key for key in recipes[0] if recipes[0][key] != recipes[1].get(key) and (recipes[0][key] or key in recipes[1])
-    ]
+    changed += [key for key in recipe if recipe[key] != of_then.get(key) and (recipe[key] or key in of_then)]
     changed += ["validation_fraction"] * (now["split"]["validation_fraction"] != then["split"]["validation_fraction"])
-    if not changed:
-        return {}
-    return {
-        "Earlier network": f"`params/{path.name}` now describes another network ({', '.join(changed)} differ); no number "
-        "below is of that one"
-    }
+    words = f"`params/{path.name}` now describes another network ({', '.join(changed)} differ); no number below is of that one"
+    return {"Earlier network": words} if changed else {}
 
 
 def findings(kept: digest.Kept) -> list[str]:
-    """Return what the tables decide, a sentence each, of those that are there. Used by `write` and the README's test."""
+    """Return what the tables decide, a sentence each, of those that are there."""
     made, split = [], kept["leakage"]
     if split is not None:
         last = split.groupby("protocol", sort=False).last()
@@ -200,9 +179,8 @@ def findings(kept: digest.Kept) -> list[str]:
             f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "
             f"{int(rows.loc['clean', 'n'])} that are no copies."
         )
-    errors = kept["confusion"]
-    if errors is not None:
-        table, protocol = digest.own(kept, "confusion")
+    table, protocol = digest.own(kept, "confusion")
+    if table is not None:
         worst = digest.per_class(table).sort_values("recall").iloc[0]
         words = tables.WORDS["words"].get(protocol, protocol)
         made.append(
@@ -223,11 +201,8 @@ def _claim(row: dict) -> dict[str, str]:
     paper = "" if pd.isna(row["paper"]) else f"{100 * row['paper']:.2f} %"
     if paper and not pd.isna(row.get("paper_low")):
         paper += f" ({100 * row['paper_low']:.1f} to {100 * row['paper_high']:.1f})"
-    return {
-        **{k: row[k] for k in ("claim", "verdict")},
-        "paper": paper,
-        "ours": readable.interval(*cells.values(), kind),
-    }
+    ours = readable.interval(*cells.values(), kind)
+    return {"claim": row["claim"], "paper": paper, "ours": ours, "verdict": row["verdict"]}
 
 
 def _holds(name: str) -> str:

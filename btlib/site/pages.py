@@ -30,23 +30,27 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
     Args:
         study: the parameters that the notebooks were run with.
         notebooks: name to executed notebook.
-        about: what `report.provenance` returns.
+        about: what `build.provenance` returns.
         figures: name to name, file, title, caption, alt and pictures (whether it shows slices).
         real: what `copy_kept` returns.
 
     Raises:
         DataError: a table that the front page needs is missing, or none of the figures that it may show is there.
-
-    Used by `make report`.
     """
     if "claims" not in about["tables"]:
         raise DataError(f"{tables.folder(study.profile)}: no notebook wrote the table claims; run notebook 07")
-    front = {place: _first(names, figures) for place, names in tables.WORDS["front"].items()}
+    front = {
+        place: next((figures[name] for name in names if name in figures), None)
+        for place, names in tables.WORDS["front"].items()
+    }
     if front["main"] is None:
         folder = tables.folder(study.profile) / "figures"
         raise DataError(f"{folder}: none of {', '.join(tables.WORDS['front']['main'])}.svg; run notebook 07")
     for figure in figures.values():
-        figure["caption"] = " ".join([figure["caption"], *_of_whom(study, figure["pictures"])])
+        if made_up(study):
+            figure["caption"] += f" {MADE_UP}"
+        elif figure["pictures"] and study.data.source == "figshare":
+            figure["caption"] += f" {ATTRIBUTION}"
     return {
         "study": study,
         "made_up": made_up(study),
@@ -67,12 +71,12 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
 
 
 def made_up(study: Study) -> bool:
-    """Tell whether the study's own slices are phantoms. Used by `make report`."""
+    """Tell whether the study's own slices are phantoms."""
     return study.data.source == "phantom"
 
 
 def banner(study: Study) -> str:
-    """Return what stands above every page: that slices are made up, where they are. Used by `make report`."""
+    """Return what stands above every page: that slices are made up, where they are."""
     if made_up(study):
         return MADE_UP
     if phantoms := [name for name, data in study.external.items() if data.source == "phantom"]:
@@ -81,23 +85,15 @@ def banner(study: Study) -> str:
 
 
 def footer(study: Study) -> str:
-    """Return what stands below every page: whose slices these are, as their licence asks. Used by `make report`."""
+    """Return what stands below every page: whose slices these are, as their licence asks."""
     return " ".join([NO_DEVICE, *([ATTRIBUTION] if study.data.source == "figshare" else [])])
 
 
 def decisive(study: Study) -> str:
-    """Write the sentence that decides: the proposed model's accuracy under each split, from models.csv.
-
-    Args:
-        study: names the proposed model and the protocols, of which the first is compared with the others.
-
-    Returns:
-        Plain text; accuracies are of all test slices of a protocol's folds and seeds together, in percent.
+    """Write the sentence that decides: the proposed model's accuracy under each split, all its folds and seeds together.
 
     Raises:
         DataError: models.csv is missing or has no row of the proposed model.
-
-    Used by `make report`.
     """
     rows = tables.read(study.profile, "models")
     rows = rows[(rows["model"] == study.proposed.model) & (rows["weights"] == (study.proposed.weights or "random"))]
@@ -117,17 +113,12 @@ CLAIMS = ("claim", "paper", "ours", "low", "high", "verdict", "data")
 def claims(study: Study) -> list[dict[str, str]]:
     """Put every claim of claims.csv into words.
 
-    Args:
-        study: whose claims.csv is read.
-
     Returns:
-        Rows of claim, notebook (that answers it), paper, ours (with its interval; a difference in points), verdict, data, and for made-up
-        slices real and real_verdict, what the kept results on real slices say of the same claim ("" where there are none).
+        Rows of claim, notebook (that answers it), paper, ours (with its interval; a difference in points), verdict, data, and
+        for made-up slices real and real_verdict, what the kept results on real slices say of it ("" where there are none).
 
     Raises:
         DataError: claims.csv is missing, or lacks a column.
-
-    Used by `make report`.
     """
     table = tables.read(study.profile, "claims").astype(object)
     if missing := [column for column in CLAIMS if column not in table]:
@@ -160,14 +151,8 @@ def claims(study: Study) -> list[dict[str, str]]:
 def question(name: str, book) -> dict[str, str]:
     """Return a notebook's name, number, term, title (a question) and the sentence under it, without Markdown's marks.
 
-    Args:
-        name: the notebook's name, such as "05_gradcam".
-        book: the notebook.
-
     Raises:
         DataError: the first cell does not begin with a title.
-
-    Used by `make report`.
     """
     lines = [line.strip() for line in book.cells[0].source.splitlines() if line.strip()]
     if not lines or not lines[0].startswith("# "):
@@ -188,8 +173,6 @@ def copy_kept(source: Path) -> dict:
     Returns:
         page: whether there is one; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
         as `context` takes figures, or None.
-
-    Used by `make report`.
     """
     kept = tables.folder(KEPT)
     says, figure = "", None
@@ -205,40 +188,25 @@ def copy_kept(source: Path) -> dict:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     for name in tables.WORDS["front"]["main"]:
-        if (source / "real" / "figures" / f"{name}.svg").exists():
-            figure = {"name": name, "file": f"real/figures/{name}.svg", **_described(kept / "figures" / f"{name}.json")}
-            figure["caption"] = f"Real slices: {figure['caption']}"
+        if (kept / "figures" / f"{name}.svg").exists():
+            beside = kept / "figures" / f"{name}.json"
+            said = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else tables.said_of(name)
+            said["caption"] = f"Real slices: {said['caption']}"
+            figure = {"name": name, "file": f"real/figures/{name}.svg", **said}
             break
     return {"page": True, "says": says, "figure": figure}
 
 
 def _records(about: dict) -> dict[str, list]:
     """Return the rows of the page Provenance: of data, fits and times."""
-    seconds = about["wall_seconds"]
     of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
     of_fits = ("id", "title", "hardware", "backend", "fit_seconds", "commit")
+    times = about["wall_seconds"] | {"all notebooks": sum(about["wall_seconds"].values())}
     return {
         "data": [[row[key] for key in of_data] for row in about["data"]],
         "fits": [[row[key] for key in of_fits] for row in about["fits"]],
-        "times": [
-            (name, f"{time:,.1f} s") for name, time in (seconds | {"all notebooks": sum(seconds.values())}).items()
-        ],
+        "times": [(name, f"{seconds:,.1f} s") for name, seconds in times.items()],
     }
-
-
-def _described(path: Path) -> dict[str, str]:
-    """Return what was saved beside a figure, or what is known by its name."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else tables.said_of(path.stem)
-
-
-def _first(names: list[str], figures: dict[str, dict]) -> dict | None:
-    return next((figures[name] for name in names if name in figures), None)
-
-
-def _of_whom(study: Study, pictures: bool) -> list[str]:
-    if made_up(study):
-        return [MADE_UP]
-    return [ATTRIBUTION] if pictures and study.data.source == "figshare" else []
 
 
 def _table(study: Study, name: str) -> readable.Table:

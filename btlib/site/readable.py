@@ -1,7 +1,9 @@
 """A CSV as people read it: headings and cells in words, an interval beside its value, at most seven columns."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import jinja2
 import pandas as pd
 
 from btlib.study import tables
@@ -11,6 +13,13 @@ ROWS = 25
 COLUMNS = 7
 """Columns of a table that a page shows."""
 SPACE = "\N{NO-BREAK SPACE}"
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+"""Of all pages."""
 KINDS = ("share", "points", "count", "millions", "number", "p", "text", "name")
 
 
@@ -34,8 +43,6 @@ def readable(name: str, raw: pd.DataFrame) -> Table:
     Args:
         name: the table's name, such as "models"; without an entry it shows its first columns under their own names.
         raw: the CSV, every cell as text and an empty cell as "".
-
-    Used by `make report`.
     """
     about = tables.WORDS["tables"].get(name, {})
     said = tables.WORDS["columns"] | about.get("own", {})
@@ -69,8 +76,6 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
         kind: share (percent, one decimal), points (difference of shares), count, millions, number, p, name (underscores
             are spaces) or text.
         bare: leave the unit away, for the bounds of an interval.
-
-    Used by `make report`.
     """
     try:
         number = float(value)
@@ -95,14 +100,7 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
 
 
 def interval(value: str, low: str, high: str, kind: str) -> str:
-    """Write a value with its bounds: "95.1 % (93.2 to 96.7)"; without bounds, the value alone.
-
-    Args:
-        value, low, high: as in a CSV; "" where there is none.
-        kind: as for `cell`.
-
-    Used by `make report`.
-    """
+    """Write a value with its bounds, as `cell` does: "95.1 % (93.2 to 96.7)"; where a bound is "", the value alone."""
     if not (value and low and high):
         return cell(value, kind)
     low, high = (cell(bound, kind, bare=True) for bound in (low, high))
