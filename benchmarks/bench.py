@@ -360,7 +360,7 @@ def _training(name: str, augment: bool = True, size: int = 160, n: int | None = 
     image = keras.Input((size, size, 1))
     learner = learners.copy_of(model, size)
     trainer = keras.Model(
-        image, learner(augmentation.augmenter(study.augmentation, size, 0)(image) if augment else image)
+        image, learner(augmentation.Augment(study.augmentation, size, 0)(image) if augment else image)
     )
     trainer.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
     slices = batches.Batches(data.images, (rows, y), wanted, "bench")

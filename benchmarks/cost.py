@@ -1,6 +1,7 @@
 """What a model costs on this machine: size on disk, time and memory, beside its counts."""
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -118,13 +119,12 @@ def _measure_here(task: str, answer: str) -> None:
     wanted = json.loads(task)
     keras.config.set_dtype_policy(wanted["precision"])
     model = models.build(wanted["name"], None, wanted["image_size"], Head(**wanted["head"]), seed=0, classes=3)
-    total, trainable = counts.parameters(model)
     row = {
         "model": wanted["name"],
         "precision": wanted["precision"],
         "image_size": wanted["image_size"],
-        "parameters": total,
-        "trainable": trainable,
+        "parameters": model.count_params(),
+        "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "macs": counts.macs(model),
         **measure(model),
     }

@@ -8,18 +8,21 @@ import json
 import os
 import platform
 import shutil
+import stat
 import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 from btlib import DataError
 
 AHEAD = 1024
+MAX_BYTES = 64 * 2**20
+"""The largest file that is read as a slice: far more than one has."""
 
 STRAY = ("$recycle.bin", "@eadir", "__macosx", "desktop.ini", "ehthumbs.db", "lost+found", "thumbs.db")
 """Names, in small letters, that systems leave in people's folders."""
@@ -38,21 +41,26 @@ def replacing(path: Path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.stem)
-    handle, name = tempfile.mkstemp(prefix=prefix(path.stem), suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{prefix(path.stem)}{os.urandom(4).hex()}{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename in (None, name):
-            raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(path)) from error
-        raise
+        with naming(path, instead_of=str(temporary)):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, instead_of: str | None = None):
+    """Let an OSError that names no file, as that of a full disk, name this one; or one that names `instead_of`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename not in (None, instead_of):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno) if error.errno else str(error), str(path)) from error
 
 
 def check_writable(path: Path) -> None:
@@ -63,8 +71,6 @@ def check_writable(path: Path) -> None:
 
     Raises:
         OSError: it is a folder, or its folder cannot be made or written; the message names it.
-
-    Used by `python -m btlib predict` and `export`.
     """
     path = Path(path)
     if path.is_dir():
@@ -100,17 +106,12 @@ def is_stray(name: str) -> bool:
 def listing(root: Path) -> tuple[list[str], list[str]]:
     """List the files under a folder, at any depth.
 
-    Args:
-        root: the folder.
-
     Returns:
         Files as sorted POSIX paths relative to `root`, without stray ones (`is_stray`); and the stray ones, where a folder,
         ending in "/", stands for all that it holds.
 
     Raises:
         DataError: a folder is a symbolic link or cannot be listed.
-
-    Used by the readers.
     """
     names, stray = [], []
 
@@ -134,6 +135,37 @@ def leaf(name: str) -> str:
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
+def content(root: Path, path: str) -> bytes:
+    """Return the bytes of a file in a data folder.
+
+    Args:
+        root: the folder.
+        path: relative to it, with "/".
+
+    Raises:
+        DataError: it is no path below `root`, a link or no file, its name is no UTF-8, it is larger than `MAX_BYTES`, or it
+            cannot be read.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
+        raise DataError(f"{root}: {path!r} is no path below it")
+    try:
+        path.encode()
+        for i in range(1, len(parts) + 1):
+            found = os.lstat(root.joinpath(*parts[:i]))
+            if not (stat.S_ISREG(found.st_mode) if i == len(parts) else stat.S_ISDIR(found.st_mode)):
+                raise DataError(
+                    f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
+                )
+        if found.st_size > MAX_BYTES:
+            raise DataError(f"{root}/{path}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
+        return root.joinpath(*parts).read_bytes()
+    except UnicodeEncodeError:
+        raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None
+    except OSError as error:
+        raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
+
+
 def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) -> None:
     """Stop at a zip file in a data folder that holds what does not lie unpacked there.
 
@@ -144,8 +176,6 @@ def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) ->
 
     Raises:
         DataError: something is not unpacked, or the file is no zip file.
-
-    Used by the readers.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -239,9 +269,3 @@ def _modules(name: str, root: Path) -> list[Path]:
     parts = name.split(".") if name.split(".")[0] == "btlib" else []
     places = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
     return [f for p in places for f in (p / "__init__.py", p.with_suffix(".py")) if f.is_file()]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

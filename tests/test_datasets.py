@@ -73,7 +73,7 @@ def test_folders_have_no_masks_and_keep_their_labels(home):
 
 def test_a_second_call_reads_no_slice(home, monkeypatch):
     first = datasets.load(A, HOW)
-    monkeypatch.setattr(figshare, "_content", lambda *_: pytest.fail("a slice was read again"))
+    monkeypatch.setattr(files, "content", lambda *_: pytest.fail("a slice was read again"))
     second = datasets.load(A, HOW)
     assert second.manifest.equals(first.manifest) and second.fingerprint == first.fingerprint
     assert second.manifest.dtypes.equals(first.manifest.dtypes)

@@ -120,12 +120,6 @@ def test_the_chunks_in_which_pixels_are_stored_are_bounded(tmp_path):
         figshare.read(tmp_path, "1.mat")
 
 
-def test_an_older_matlab_file_says_how_to_save_it(tmp_path):
-    scipy.io.savemat(tmp_path / "7.mat", {"cjdata": {"image": picture()}})
-    with pytest.raises(DataError, match=r"7\.mat: a MATLAB file of version 5; .* save it again with '-v7\.3'"):
-        figshare.manifest(tmp_path)
-
-
 def test_a_zip_file_is_to_be_unpacked(three):
     with zipfile.ZipFile(three / "a.zip", "w") as archive:
         archive.writestr("inner/3.mat", b"x")
@@ -250,7 +244,7 @@ def nan_image():
 FAULTS = {
     "truncated": (lambda p: p.write_bytes(write(p).read_bytes()[:3000]), "truncated or damaged"),
     "truncated in the pixels": (lambda p: p.write_bytes(write(p).read_bytes()[:-900]), "truncated or damaged"),
-    "empty": (lambda p: p.write_bytes(b""), "is empty"),
+    "empty": (lambda p: p.write_bytes(b""), "no MATLAB file"),
     "text": (lambda p: p.write_text("hello" * 100), "no MATLAB file"),
     "no tumorMask": (lambda p: write(p, drop=["tumorMask"]), "has no tumorMask but PID, image, label, tumorBorder"),
     "no cjdata": (lambda p: write(p, name="other"), "has no cjdata but other"),
@@ -265,8 +259,14 @@ FAULTS = {
     "tiny": (lambda p: write(p, image=picture(8, 8), mask=spot(8, 8)), "image is declared as 8 x 8; allowed"),
     "3-D": (lambda p: write(p, image=np.ones((20, 20, 3)), storage={}), "allowed: two dimensions"),
     "complex": (lambda p: write(p, image=picture() * 1j, storage={}), "no array of numbers"),
-    "folds taken for a slice": (lambda p: write_folds(p, [1, 2]), "author's folds.*cvind.mat"),
-    "version 5": (lambda p: scipy.io.savemat(p, {"cjdata": {"image": picture()}}), "of version 5"),
+    "folds taken for a slice": (
+        lambda p: write_folds(p, [1, 2]),
+        r"holds cvind, the author's folds, and no slice; call it cvind\.mat",
+    ),
+    "version 5": (
+        lambda p: scipy.io.savemat(p, {"cjdata": {"image": picture()}}),
+        r"of version 5; .* save it again with '-v7\.3'",
+    ),
 }
 
 
@@ -283,15 +283,6 @@ def test_a_fault_is_named_with_its_file_and_skipped_on_demand(three, fault):
     assert table["image_id"].tolist() == ["1", "2", "10"]
     ((path, why),) = table.attrs["skipped"]
     assert path == "5.mat" and str(three / "5.mat") in why
-
-
-def test_cvind_under_another_name_is_no_slice(three):
-    with h5py.File(three / "folds.mat", "w", userblock_size=512) as file:
-        file["cvind"] = np.ones((1, 9))
-    with pytest.raises(
-        DataError, match=r"folds\.mat: holds cvind, the author's folds, and no slice; call it cvind\.mat"
-    ):
-        figshare.manifest(three)
 
 
 def test_a_folder_without_slices(tmp_path):
@@ -314,11 +305,11 @@ def test_the_same_number_twice(three):
 def test_links_and_pipes_are_refused(three, tmp_path_factory):
     outside = write(tmp_path_factory.mktemp("outside") / "3.mat")
     (three / "3.mat").symlink_to(outside)
-    with pytest.raises(DataError, match=r"3\.mat: is a symbolic link"):
+    with pytest.raises(DataError, match=r"3\.mat: is a link or a special file"):
         figshare.manifest(three)
     (three / "3.mat").unlink()
     os.mkfifo(three / "4.mat")
-    with pytest.raises(DataError, match=r"4\.mat: is a symbolic link or no file at all"):
+    with pytest.raises(DataError, match=r"4\.mat: is a link or a special file"):
         figshare.manifest(three)
 
 
@@ -463,7 +454,7 @@ def test_fetch_resumes_with_what_is_missing(publisher, tmp_path):
 def test_fetch_refuses_a_wrong_checksum_and_leaves_nothing_of_it(publisher, tmp_path):
     name = "brainTumorDataPublic_1-766.zip"
     publisher.files[name] = (publisher.files[name][0] + b"x", publisher.files[name][1])
-    with pytest.raises(DataError, match=rf"{name} came without its checksum md5:{publisher.files[name][1]}"):
+    with pytest.raises(DataError, match=rf"{name} could not be had \(ValueError: .*md5:{publisher.files[name][1]}"):
         figshare.fetch(tmp_path / "data")
     assert not list((tmp_path / "data").iterdir())
 
@@ -478,7 +469,7 @@ def test_fetch_refuses_a_name_that_climbs_out(publisher, tmp_path, name):
 
 def test_fetch_names_a_file_that_is_gone(publisher, tmp_path, monkeypatch):
     monkeypatch.setattr(Files, "do_GET", lambda self: self.send_error(404))
-    with pytest.raises(DataError, match=r"download of brainTumorDataPublic_1-766\.zip failed \(404"):
+    with pytest.raises(DataError, match=r"brainTumorDataPublic_1-766\.zip could not be had \(HTTPError: 404"):
         figshare.fetch(tmp_path / "data")
 
 
@@ -487,7 +478,7 @@ def test_fetch_without_a_network_says_what_to_put_where(tmp_path, monkeypatch):
         raise requests.ConnectionError("no route")
 
     monkeypatch.setattr(requests, "get", refuse)
-    with pytest.raises(DataError, match=r"https://doi\.org/10\.6084/.* cannot be reached .*four \.zip files of"):
+    with pytest.raises(DataError, match=r"https://doi\.org/10\.6084/.* could not be had .*four \.zip files of"):
         figshare.fetch(tmp_path / "data")
 
 
@@ -497,5 +488,5 @@ def test_fetch_of_an_answer_that_is_no_list(tmp_path, monkeypatch, answer):
     response = types.SimpleNamespace(json=lambda: answer, raise_for_status=lambda: None)
     monkeypatch.setattr(requests, "get", lambda *_, **__: response)
     monkeypatch.setattr(pooch.core, "doi_to_repository", lambda *_, **__: repository)
-    with pytest.raises(DataError, match="the answer is no list of files"):
+    with pytest.raises(DataError, match="the list of files could not be had"):
         figshare.fetch(tmp_path / "data")

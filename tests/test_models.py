@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,8 +35,9 @@ def picture(name, size):
 )
 def test_the_checkpoints_own_classifier_knows_two_photographs(model, name, size, best, logit):
     backbone = models.REGISTRY[model]
-    tensors = weights.read_checkpoint(backbone.source)
-    body = backbone.make(size, "packaged", 32)
+    path = weights.ensure(backbone.source)
+    tensors = weights.read_tensors(path)
+    body = backbone.make(size, path, 32)
     scale, offset = backbone.scaling
     features = np.asarray(body(picture(name, size)[None] * scale + offset)).mean((1, 2))
     logits = (features @ tensors["_fc.weight"].T + tensors["_fc.bias"])[0]
@@ -193,7 +195,7 @@ def test_a_tensor_larger_than_its_storage_is_refused():
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(tmp_path, share):
-    whole = weights._packaged(models.REGISTRY["efficientnet_lite0"].source).read_bytes()
+    whole = Path(weights.ensure(models.REGISTRY["efficientnet_lite0"].source)).read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(WeightsError, match=r"cut\.pth"):

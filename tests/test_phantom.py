@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from btlib import DataError, params
-from btlib.data import figshare, folders, phantom
+from btlib.data import anatomy, figshare, folders, phantom
 
 A = params.Phantom(patients=8, slices_per_patient=2, size=64, seed=3, hospital="a", copies=0)
 B = params.Phantom(patients=7, slices_per_patient=2, size=64, seed=4, hospital="b", copies=9)
@@ -21,7 +21,7 @@ def roots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the phantom went to the network"))
-        phantom._head.cache_clear()
+        anatomy.head.cache_clear()
         phantom.generate(folder / "a", A, None)
         phantom.generate(folder / "b", B, folder / "a")
     return folder
@@ -82,17 +82,12 @@ def test_figshare_layout(roots):
         header = file.read(128)
     assert header.startswith(b"MATLAB 7.3 MAT-file") and header[124:] == b"\x00\x02IM"
     found = arrays(path)
-    kinds = {name: (value.dtype.str, value.shape) for name, value in found.items() if name != "cjdata/tumorBorder"}
-    assert kinds == {
+    assert {name: (value.dtype.str, value.shape) for name, value in found.items()} == {
         "cjdata/PID": ("<u2", (8, 1)) if phantom.patient_id(2).startswith("MR") else ("<u2", (6, 1)),
         "cjdata/image": ("<i2", (64, 64)),
         "cjdata/label": ("<f8", (1, 1)),
         "cjdata/tumorMask": ("|u1", (64, 64)),
     }
-    border = found["cjdata/tumorBorder"]
-    assert border.dtype == np.float64 and border.shape[0] == 1
-    x, y = border.reshape(-1, 2).astype(int).T
-    assert found["cjdata/tumorMask"].T[y, x].all()
 
 
 def test_mat_files_hold_what_was_made(roots):
@@ -165,21 +160,20 @@ def test_tumours_sit_where_their_class_does():
 def test_meningioma_is_brighter_than_brain():
     fine = params.Phantom(patients=42, slices_per_patient=1, size=128, seed=2, hospital="a", copies=0)
     for patient in range(1, 42, 7):
-        anatomy = phantom._anatomy(fine, patient)
         image, mask, _ = phantom.slice_of(fine, patient, 0)
-        assert anatomy.label == "meningioma"
+        assert phantom.label_of(patient, "a") == "meningioma"
         assert np.median(image[mask]) > 1.15 * np.median(image[image > 40])
 
 
 def test_meningioma_reaches_the_dura_or_the_falx_and_glioma_stays_in_the_brain():
     for patient in range(70):
-        anatomy = phantom._anatomy(A, patient)
-        if anatomy.label == "pituitary":
+        person = anatomy.person((A.seed, 0, patient), phantom.label_of(patient, "a"))
+        if person.label == "pituitary":
             continue
-        at = anatomy.centre[:, None] + np.random.default_rng(0).uniform(-30, 30, (3, 4000)).astype(np.float32)
-        depth = phantom._sample(phantom._head(), at - phantom.ORIGIN[:, None])[phantom.DEPTH] / 4 - 24
-        tumour = phantom._outside(anatomy, at, depth) <= 0
-        if anatomy.label == "glioma":
+        at = person.centre[:, None] + np.random.default_rng(0).uniform(-30, 30, (3, 4000)).astype(np.float32)
+        depth = anatomy.sample(anatomy.head(), at - anatomy.ORIGIN[:, None])[anatomy.DEPTH] / 4 - 24
+        tumour = anatomy.outside(person, at, depth) <= 0
+        if person.label == "glioma":
             assert depth[tumour].max() <= -1.5
         else:
             assert depth[tumour].max() > -3 or np.abs(at[0, tumour]).min() < 3
@@ -244,7 +238,7 @@ def test_interrupted_phantom_leaves_nothing(tmp_path, monkeypatch, error):
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(phantom, "_border", stop)
+    monkeypatch.setattr(phantom, "_write_mat", stop)
     with pytest.raises(error if isinstance(error, type) else OSError):
         phantom.generate(tmp_path / "a", A, None)
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
@@ -263,7 +257,7 @@ def test_two_at_once_make_it_once(tmp_path, monkeypatch):
     small = A.model_copy(update={"patients": 6, "slices_per_patient": 1})
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: phantom.generate(tmp_path / "a", small, None), range(2)))
-    assert sorted(made) == [f"{i}.mat" for i in range(1, 7)]
+    assert sorted(made) == [*(f"{i}.mat" for i in range(1, 7)), "cvind.mat"]
 
 
 @pytest.mark.parametrize(

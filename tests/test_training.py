@@ -174,9 +174,9 @@ def test_maps_are_made_of_a_study_s_models_with_their_own_or_another_recipe(stud
 def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
     x = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 1)).astype(np.float32)
     a = params.Augmentation(**{**AUGMENT, "flip": True, "rotation_degrees": 20, "noise": 0.1, "gamma": 0.3})
-    layer = augmentation.augmenter(a, 16, 1)
+    layer = augmentation.Augment(a, 16, 1)
     np.testing.assert_array_equal(layer(x, training=False), x)
-    one, two = (np.asarray(augmentation.augmenter(a, 16, 1)(x, training=True)) for _ in "ab")
+    one, two = (np.asarray(augmentation.Augment(a, 16, 1)(x, training=True)) for _ in "ab")
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, layer(x, training=True)) or not np.array_equal(one, layer(x, training=True))
     assert one.min() >= 0 and one.max() <= 255
@@ -184,7 +184,7 @@ def test_augmentation_is_off_outside_training_and_drawn_by_its_seed():
 
 def test_a_flip_alone_gives_the_slice_or_its_mirror_image():
     x = np.random.default_rng(0).integers(0, 255, (32, 8, 8, 1)).astype(np.float32)
-    out = np.asarray(augmentation.augmenter(params.Augmentation(**{**AUGMENT, "flip": True}), 8, 0)(x, training=True))
+    out = np.asarray(augmentation.Augment(params.Augmentation(**{**AUGMENT, "flip": True}), 8, 0)(x, training=True))
     same = np.isclose(out, x, atol=1e-3).all((1, 2, 3))
     mirrored = np.isclose(out, x[:, :, ::-1], atol=1e-3).all((1, 2, 3))
     assert (same ^ mirrored).all() and 5 < same.sum() < 27
@@ -192,7 +192,7 @@ def test_a_flip_alone_gives_the_slice_or_its_mirror_image():
 
 def test_a_shift_moves_what_is_there_and_brings_in_black():
     x = np.full((64, 20, 20, 1), 200, np.float32)
-    out = np.asarray(augmentation.augmenter(params.Augmentation(**{**AUGMENT, "shift": 0.2}), 20, 0)(x, training=True))
+    out = np.asarray(augmentation.Augment(params.Augmentation(**{**AUGMENT, "shift": 0.2}), 20, 0)(x, training=True))
     kept = (out > 190).mean((1, 2, 3))
     assert kept.min() >= 0.8**2 - 0.1 and kept.mean() < 0.95
     assert np.isclose(out[:, 10, 10], 200, atol=1e-2).all()
@@ -296,10 +296,10 @@ def test_masks_move_with_their_slices_and_keep_their_values():
     slices = np.zeros((6, 24, 24, 1), np.uint8)
     slices[:, 5:12, 8:20] = 255
     both = np.concatenate([slices, slices], axis=-1)
-    moved = np.asarray(augmentation.augmenter(params.Augmentation(**moves), 24, 0)(both, training=True))
+    moved = np.asarray(augmentation.Augment(params.Augmentation(**moves), 24, 0)(both, training=True))
     assert not np.array_equal(moved[..., 1:], slices) and np.array_equal(moved[..., 0], moved[..., 1])
     shaded = params.Augmentation(**moves | {"contrast": 0.5, "gamma": 0.5, "bias_field": 0.5, "noise": 0.1})
-    changed = np.asarray(augmentation.augmenter(shaded, 24, 0)(both, training=True))
+    changed = np.asarray(augmentation.Augment(shaded, 24, 0)(both, training=True))
     assert np.array_equal(changed[..., 1], moved[..., 1])
     assert np.abs(changed[..., 0] - moved[..., 0]).max() > 10
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -21,34 +21,30 @@ from btlib.data import table as tables
 
 TYPES = collections.defaultdict(lambda: str, {"width": int, "height": int, "mask_area": int})
 READERS = {"figshare": figshare, "folders": folders, "table": tables}
+VERSION = f"preprocessing {preprocessing.VERSION}"
+"""Part of the name of all that is kept: planes and pixels come from `preprocessing`."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Prepared slices of one data set: row i of `manifest` is `images[i]` and `masks[i]`, read from disk when asked."""
+    """Prepared slices of one data set: row i of `manifest` is `images[i]` and `masks[i]`, read from disk when asked.
+
+    Both are uint8 (n, S, S); masks are of 0 and 1, and zeros for a slice without one.
+    """
 
     manifest: pd.DataFrame
     fingerprint: str
     path: Path
-    _file: h5py.File = field(repr=False)
-
-    @property
-    def images(self) -> h5py.Dataset:
-        """uint8 (n, S, S)."""
-        return self._file["images"]
-
-    @property
-    def masks(self) -> h5py.Dataset:
-        """uint8 (n, S, S) of 0 and 1; zeros for a slice without a mask."""
-        return self._file["masks"]
+    images: h5py.Dataset
+    masks: h5py.Dataset
 
 
-def load(data: params.Data, preprocessing: params.Preprocessing, copies_from: params.Data | None = None) -> Dataset:
+def load(data: params.Data, how: params.Preprocessing, copies_from: params.Data | None = None) -> Dataset:
     """Return a data set with its slices decoded, cropped and resized; done once, kept in one HDF5 file.
 
     Args:
         data: which data set.
-        preprocessing: how slices are prepared.
+        how: slices are prepared.
         copies_from: for a phantom of hospital b with copies, the data set they are copied from.
 
     Raises:
@@ -58,13 +54,14 @@ def load(data: params.Data, preprocessing: params.Preprocessing, copies_from: pa
     """
     table = manifest(data, copies_from)
     name = fingerprint(data, copies_from)
-    path = _cache() / f"{name}-{digits(preprocessing.model_dump_json(), _version())}.h5"
+    path = _cache() / f"{name}-{digits(how.model_dump_json(), VERSION)}.h5"
     if not path.exists():
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                build(data, preprocessing, table, path)
+                build(data, how, table, path)
     # Readers never write and a finished file is never changed, so a file system without locks serves as well.
-    return Dataset(table, name, path, h5py.File(path, "r", locking="best-effort"))
+    file = h5py.File(path, "r", locking="best-effort")
+    return Dataset(table, name, path, file["images"], file["masks"])
 
 
 def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.DataFrame:
@@ -75,13 +72,10 @@ def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.Da
         copies_from: as for `load`.
 
     Returns:
-        A manifest (`btlib.data.manifest.COLUMNS`); `attrs["skipped"]` lists slices left out, path and reason;
-        `attrs["passed_over"]` files that are no slices (hidden ones, a system's own, texts).
+        A manifest (`btlib.data.manifest.COLUMNS`), with what its reader says in `attrs`.
 
     Raises:
         DataError: the data are not there or cannot be used.
-
-    Notebook 01.
     """
     return _known(data, copies_from)[0]
 
@@ -89,11 +83,7 @@ def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.Da
 def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> str:
     """Return 16 hex digits that change when any slice, label or patient of the data set does.
 
-    Args:
-        data: which data set.
-        copies_from: as for `load`.
-
-    Used by runs.
+    Arguments as for `load`.
     """
     if data.phantom is not None:
         source = fingerprint(copies_from) if copies_from is not None else ""
@@ -124,13 +114,7 @@ def folder(data: params.Data) -> Path:
 
 
 def absent(data: params.Data) -> str:
-    """Say that a data set is not there and how to get it; empty where it is there, and for phantoms, which are made.
-
-    Args:
-        data: which data set.
-
-    Used by every reader of a data set, and by notebook 06, which goes on without the sets that are not there.
-    """
+    """Say that a data set is not there and how to get it; empty where it is there, and for phantoms, which are made."""
     root = folder(data)
     if data.patients and not (home() / data.patients).is_file():
         return f"{home() / data.patients}: no such table of patients; `python -m btlib audit {data.path} SETS --patients` writes one"
@@ -154,9 +138,9 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
         phantom.generate(root, data.phantom, folder(copies_from) if copies_from is not None else None)
     elif lack := absent(data):
         raise DataError(lack)
-    version = f"{_version()}, manifest {manifests.VERSION}"
     stands_on = _listing(root) + ([_stamp(home() / data.patients)] if data.patients else [])
     said = data.model_dump_json(exclude={"origin", "required"})
+    version = f"{VERSION}, manifest {manifests.VERSION}"
     stem = _cache() / f"manifest-{digits(str(root.resolve()), said, version, *stands_on)}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
     if not facts_path.exists():
@@ -185,30 +169,27 @@ def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> No
     files.write_text(facts_path, json.dumps(facts, indent=1))
 
 
-def build(data: params.Data, preprocessing_: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
+def build(data: params.Data, how: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
     """Decode and prepare slices on all cores and write them as one HDF5 file, whole or not at all.
 
     Args:
         data: where the slices are.
-        preprocessing_: how they are prepared.
+        how: they are prepared.
         table: their manifest.
         path: the file to write: images and masks, uint8 (n, S, S) each.
 
     Raises:
         DataError: a slice cannot be used.
-
-    Used by `load` and `make bench`.
     """
     # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
     for stale in path.parent.glob(f".{path.stem}-*"):
         stale.unlink()
-    side = preprocessing_.image_size
     with (
         files.replacing(path) as temporary,
         tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
     ):
-        starts = _reserve(temporary, (len(table), side, side))
-        work = functools.partial(_prepare, _reader(data).read, folder(data), preprocessing_, temporary, starts)
+        starts = _reserve(temporary, (len(table), how.image_size, how.image_size))
+        work = functools.partial(_prepare, _reader(data).read, folder(data), how, temporary, starts)
         for _ in files.spread(work, list(enumerate(table["path"]))):
             bar.update()
 
@@ -243,19 +224,10 @@ def _listing(root: Path) -> list[str]:
     """Name, size and time of every file under a folder, or that a table names: enough to notice a change without reading."""
     if root.is_file():
         return [_stamp(root.parent / name) for name in tables.listed(root)]
-    found, stack = [], [root]
-    while stack:
-        with os.scandir(stack.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(Path(entry.path))
-                else:
-                    about = entry.stat(follow_symlinks=False)
-                    found.append(f"{entry.path}\x1f{about.st_size}\x1f{about.st_mtime_ns}")
-    return sorted(found)
+    return sorted(_stamp(os.path.join(folder, name)) for folder, _, names in os.walk(root) for name in names)
 
 
-def _stamp(path: Path) -> str:
+def _stamp(path: Path | str) -> str:
     try:
         about = os.lstat(path)
     except OSError:
@@ -267,10 +239,6 @@ def _cache() -> Path:
     path = home() / "data" / ".cache"
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _version() -> str:
-    return f"preprocessing {preprocessing.VERSION}"
 
 
 def digits(*parts: str) -> str:

@@ -2,9 +2,7 @@
 
 import functools
 import math
-import os
 import re
-import stat
 import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -22,7 +20,6 @@ CLASSES = ("meningioma", "glioma", "pituitary")
 
 DOI = "10.6084/m9.figshare.1512427"
 FOLDS = "cvind.mat"
-MAX_BYTES = 64 * 2**20
 MAX_SIDE = 4096
 FIELDS = {
     "cjdata": {"PID": (1, 64), "image": (16, MAX_SIDE), "tumorMask": (16, MAX_SIDE), "label": (1, 64)},
@@ -38,8 +35,7 @@ def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
 
     Args:
         path: folder of .mat files at any depth.
-        unreadable: "error" stops at the first slice that cannot be used; "skip" leaves such slices out and lists them,
-            path and reason, in the table's `attrs["skipped"]`.
+        unreadable: as for `manifest.gather`.
 
     Returns:
         A manifest (`btlib.data.manifest.COLUMNS`); `path` is relative to `path`. `attrs["passed_over"]` lists the files that
@@ -52,13 +48,7 @@ def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
     """
     path = Path(path)
     names, passed_over = _listing(path)
-    rows = list(files.spread(functools.partial(_row, path), names))
-    skipped = [(name, str(row)) for name, row in zip(names, rows, strict=True) if isinstance(row, DataError)]
-    if skipped and (unreadable == "error" or len(skipped) == len(rows)):
-        raise DataError(skipped[0][1])
-    table = manifests.make([row for row in rows if not isinstance(row, DataError)], str(path))
-    table.attrs |= {"skipped": skipped, "passed_over": passed_over}
-    return table
+    return manifests.gather(functools.partial(_row, path), names, names, unreadable, path, passed_over)
 
 
 def read(root: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +66,7 @@ def read(root: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
 
     Notebook 01.
     """
-    slice_ = _decode(_content(Path(root), path), f"{Path(root) / path}")
+    slice_ = _decode(Path(root), path)
     return slice_["image"], slice_["mask"]
 
 
@@ -101,7 +91,7 @@ def folds(path: Path) -> pd.Series | None:
     if len(paths) > 1:
         raise DataError(f"{root}: holds {FOLDS} more than once: {', '.join(paths)}; take all but one away")
     name = f"{root / paths[0]}"
-    numbers = _struct(_content(root, paths[0]), name, "cvind")["cvind"].ravel()
+    numbers = _struct(files.content(root, paths[0]), name, "cvind")["cvind"].ravel()
     if not len(numbers) or not np.isin(numbers, (1, 2, 3, 4, 5)).all():
         raise DataError(f"{name}: cvind must hold the author's fold, 1 to 5, of every slice; download the file again")
     return pd.Series(numbers.astype(int), index=pd.RangeIndex(1, len(numbers) + 1), name="fold")
@@ -169,32 +159,24 @@ def fetch(dest: Path) -> Path:
     import requests
 
     dest, page = Path(dest), f"https://doi.org/{DOI}"
-    by_hand = f"or unpack the four .zip files of {page} into {dest} and put {FOLDS} beside them"
     pooch.get_logger().setLevel("WARNING")
-    store = pooch.create(path=dest, base_url=f"doi:{DOI}")
+    store, name = pooch.create(path=dest, base_url=f"doi:{DOI}"), "the list of files"
     try:
         with warnings.catch_warnings(action="ignore"):  # that the latest version is taken
             store.load_registry_from_doi()
-    except requests.RequestException as error:
-        raise DataError(f"{page}: cannot be reached ({error}); try again with a network, {by_hand}") from None
-    except (LookupError, TypeError, ValueError) as error:
-        raise DataError(f"{page}: the answer is no list of files ({error!r}); try again, {by_hand}") from None
-    for name, md5 in store.registry.items():
-        if not (re.fullmatch(r"[\w][\w. -]*", str(name)) and re.fullmatch(r"md5:[0-9a-f]{32}", str(md5))):
-            raise DataError(f"{page}: lists a file {name!r} with checksum {md5!r}; nothing was downloaded, {by_hand}")
-    for name, md5 in store.registry.items():
-        unpack = pooch.Unzip(extract_dir=name[:-4]) if name.lower().endswith(".zip") else None
-        try:
-            with warnings.catch_warnings(action="ignore"):
+            for name, md5 in store.registry.items():
+                if not (re.fullmatch(r"[\w][\w. -]*", str(name)) and re.fullmatch(r"md5:[0-9a-f]{32}", str(md5))):
+                    raise ValueError(f"no name, or no checksum: {md5!r}; nothing was downloaded")
+            for name in store.registry:
+                unpack = pooch.Unzip(extract_dir=name[:-4]) if name.lower().endswith(".zip") else None
                 store.fetch(name, processor=unpack, downloader=pooch.DOIDownloader(progressbar=watched()))
-        except requests.RequestException as error:
-            raise DataError(f"{page}: download of {name} failed ({error}); run it again, {by_hand}") from None
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{dest / name}: cannot be unpacked ({error}); remove it and run this again") from None
-        except ValueError:
-            raise DataError(f"{page}: {name} came without its checksum {md5}; run it again, {by_hand}") from None
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(dest / name)) from error
+    except (requests.RequestException, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{page}: {name} could not be had ({type(error).__name__}: {error}); run it again with a network, or unpack the "
+            f"four .zip files of {page} into {dest} and put {FOLDS} beside them"
+        ) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(dest / name)) from error
     return dest
 
 
@@ -231,47 +213,17 @@ def _natural(name: str) -> tuple:
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces], name
 
 
-def _content(root: Path, path: str) -> bytes:
-    """Bytes of a file, never more than `MAX_BYTES`."""
-    name = f"{root / path}"
-    try:
-        about = os.lstat(root / path)
-        if not stat.S_ISREG(about.st_mode):
-            raise DataError(f"{name}: is a symbolic link or no file at all; put the file itself there")
-        if about.st_size > MAX_BYTES:
-            raise DataError(f"{name}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
-        data = (root / path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
-    if not data:
-        raise DataError(f"{name}: is empty; download it again")
-    return data
+def _row(root: Path, path: str) -> dict:
+    slice_ = _decode(root, path)
+    image, mask = slice_.pop("image"), slice_.pop("mask")
+    return manifests.row(path, image, mask, image_id=_stem(path), plane=preprocessing.plane(image), **slice_)
 
 
-def _row(root: Path, name: str) -> dict | DataError:
-    """A manifest row, or why there is none."""
-    try:
-        slice_ = _decode(_content(root, name), f"{root / name}")
-    except DataError as error:
-        return error
-    return {
-        "image_id": _stem(name),
-        "path": name,
-        "label": slice_["label"],
-        "patient_id": slice_["patient_id"],
-        "plane": preprocessing.plane(slice_["image"]),
-        "width": slice_["image"].shape[1],
-        "height": slice_["image"].shape[0],
-        "mask_area": int(slice_["mask"].sum()),
-        "sha256": manifests.identity(slice_["image"], slice_["mask"]),
-        "part": "",
-    }
-
-
-def _decode(data: bytes, name: str) -> dict:
+def _decode(root: Path, path: str) -> dict:
     """Check and unpack one slice: image, mask, label, patient_id."""
-    fields = _struct(data, name, "cjdata")
-    image, mask = (fields[key] for key in ("image", "tumorMask"))
+    name = f"{root / path}"
+    fields = _struct(files.content(root, path), name, "cjdata")
+    image, mask = fields["image"], fields["tumorMask"]
     if image.shape != mask.shape:
         raise DataError(f"{name}: image is {_size(image)} but tumorMask is {_size(mask)}; they must be alike")
     for key, array in (("image", image), ("tumorMask", mask)):
@@ -281,12 +233,8 @@ def _decode(data: bytes, name: str) -> dict:
     if label.size != 1 or label[0] not in (1, 2, 3):
         found = f"{label[0]:g}" if label.size == 1 else f"{label.size} values"
         raise DataError(f"{name}: label is {found}; allowed: 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
-    return {
-        "image": image,
-        "mask": mask != 0,
-        "label": CLASSES[int(label[0]) - 1],
-        "patient_id": _text(fields["PID"], name),
-    }
+    patient = _text(fields["PID"], name)
+    return {"image": image, "mask": mask != 0, "label": CLASSES[int(label[0]) - 1], "patient_id": patient}
 
 
 def _size(array: np.ndarray) -> str:

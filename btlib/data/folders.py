@@ -2,8 +2,6 @@
 
 import functools
 import io
-import os
-import stat
 import warnings
 from pathlib import Path, PurePosixPath
 
@@ -37,7 +35,6 @@ PARTS = {
 }
 """Name of a folder above the class folders -> what its publisher uses it for."""
 
-MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 4096 * 4096
 """A slice has well under a megapixel; a file that claims more than this is a decompression bomb or no slice."""
 
@@ -54,8 +51,7 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
     Args:
         path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
         labels: name of each class folder -> its class, in small letters, digits and _.
-        unreadable: "error" stops at the first file of a class folder that cannot be decoded; "skip" leaves such files out
-            and lists them, path and reason, in the table's `attrs["skipped"]`.
+        unreadable: as for `manifest.gather`.
 
     Returns:
         A manifest (`btlib.data.manifest.COLUMNS`). Whatever lies in a class folder is a slice, but for texts and stray files,
@@ -69,13 +65,7 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
     """
     root = Path(path)
     paths, passed_over = _pictures(root, labels)
-    results = list(files.spread(functools.partial(_row, root, labels), paths))
-    skipped = [(path, str(row)) for path, row in zip(paths, results, strict=True) if isinstance(row, DataError)]
-    if skipped and unreadable == "error":
-        raise DataError(skipped[0][1])
-    table = manifests.make([result for result in results if isinstance(result, dict)], str(root))
-    table.attrs |= {"skipped": skipped, "passed_over": passed_over}
-    return table
+    return manifests.gather(functools.partial(_row, root, labels), paths, paths, unreadable, root, passed_over)
 
 
 def read(root: Path, path: str) -> tuple[np.ndarray, None]:
@@ -94,7 +84,7 @@ def read(root: Path, path: str) -> tuple[np.ndarray, None]:
 
     Used by notebooks 01, 02 and 06.
     """
-    return _decode(_bytes(Path(root), path), f"{root}/{path}"), None
+    return _decode(files.content(Path(root), path), f"{root}/{path}"), None
 
 
 def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
@@ -157,49 +147,14 @@ def _shown(names: list[str], most: int = 12) -> str:
     return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _row(root: Path, labels: dict[str, str], path: str) -> dict | DataError:
-    try:
-        image = _decode(_bytes(root, path), f"{root}/{path}")
-    except DataError as error:
-        return error
-    return {
-        "image_id": path,
-        "path": path,
-        "label": labels[PurePosixPath(path).parent.name],
-        "patient_id": path,
-        "plane": "unknown",
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "mask_area": 0,
-        "sha256": manifests.identity(image, None),
-        "part": _part(path),
-    }
+def _row(root: Path, labels: dict[str, str], path: str) -> dict:
+    label = labels[PurePosixPath(path).parent.name]
+    return manifests.row(path, read(root, path)[0], None, label=label, part=_part(path))
 
 
 def _part(path: str) -> str:
     first, *inner = PurePosixPath(path).parts
     return PARTS.get(first.lower(), "") if len(inner) == 2 else ""
-
-
-def _bytes(root: Path, path: str) -> bytes:
-    parts = PurePosixPath(path).parts
-    if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
-        raise DataError(f"{root}: {path!r} is no path below it")
-    try:
-        path.encode()
-        for i in range(1, len(parts) + 1):
-            found = os.lstat(root.joinpath(*parts[:i]))
-            if not (stat.S_ISREG(found.st_mode) if i == len(parts) else stat.S_ISDIR(found.st_mode)):
-                raise DataError(
-                    f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
-                )
-        if found.st_size > MAX_BYTES:
-            raise DataError(f"{root}/{path}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
-        return root.joinpath(*parts).read_bytes()
-    except UnicodeEncodeError:
-        raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None
-    except OSError as error:
-        raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _luminance(picture: Image.Image) -> np.ndarray:

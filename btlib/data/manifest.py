@@ -1,12 +1,15 @@
 """The one table that every data source yields: a row a slice. Nothing downstream knows the source."""
 
+import functools
 import hashlib
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from btlib import DataError
+from btlib import DataError, files
 
 COLUMNS = (
     "image_id",
@@ -30,13 +33,70 @@ VERSION = 3
 PLANES = ("axial", "coronal", "sagittal", "unknown")
 
 
+def row(path: str, image: np.ndarray, mask: np.ndarray | None, /, **known) -> dict:
+    """Return the row of a slice whose source knows no more than `known`: its patient is then its path.
+
+    Args:
+        path: of the slice, below the data set's folder.
+        image: (H, W), any real dtype.
+        mask: bool (H, W), or None.
+        known: label, and whatever other columns the source has.
+    """
+    return {
+        "image_id": path,
+        "path": path,
+        "patient_id": path,
+        "plane": "unknown",
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "mask_area": 0 if mask is None else int(mask.sum()),
+        "sha256": identity(image, mask),
+        "part": "",
+        **known,
+    }
+
+
+def gather(
+    read: Callable, items: Sequence, paths: list[str], unreadable: str, root: Path, passed_over: list[str]
+) -> pd.DataFrame:
+    """Read every slice of a data set once, on all cores, and return their manifest.
+
+    Args:
+        read: from one of `items` to its `row`; it raises DataError for a slice that cannot be used.
+        items: such as paths.
+        paths: of the items.
+        unreadable: "error" stops at the first slice that cannot be used; "skip" leaves such slices out and lists them,
+            path and reason, in the manifest's `attrs["skipped"]`.
+        root: for messages.
+        passed_over: files that are no slices, for `attrs["passed_over"]`.
+
+    Raises:
+        DataError: a slice, or with "skip" every slice, cannot be used; or as `make`.
+
+    Used by the readers.
+    """
+    rows = list(files.spread(functools.partial(_row_or_reason, read), items))
+    skipped = [(path, str(row)) for path, row in zip(paths, rows, strict=True) if isinstance(row, DataError)]
+    if skipped and (unreadable == "error" or len(skipped) == len(rows)):
+        raise DataError(skipped[0][1])
+    table = make([row for row in rows if isinstance(row, dict)], str(root))
+    table.attrs |= {"skipped": skipped, "passed_over": passed_over}
+    return table
+
+
+def _row_or_reason(read: Callable, item) -> dict | DataError:
+    try:
+        return read(item)
+    except DataError as error:
+        return error
+
+
 def make(rows: list[dict], name: str) -> pd.DataFrame:
     """Return rows as a manifest, in the order given.
 
     Args:
-        rows: one dict a slice with the keys of `COLUMNS`, and further ones, which are kept; `patient_group` is derived where
-            it is left out or empty; `mask_area` counts the mask's pixels at the slice's own size (0: no mask), `sha256` is
-            what `identity` returns. Where the source names no patient, patient_id is the path.
+        rows: one dict a slice, as `row` returns it, with any further keys, which are kept; `patient_group` is derived where
+            it is left out or empty.
         name: the folder the slices came from, for messages.
 
     Raises:
@@ -52,17 +112,22 @@ def make(rows: list[dict], name: str) -> pd.DataFrame:
     if len(twice):
         paths = ", ".join(table["path"][table["image_id"] == twice.iloc[0]])
         raise DataError(f"{name}: image_id {twice.iloc[0]!r} stands for more than one slice: {paths}")
-    for label, path in zip(table["label"], table["path"], strict=True):
-        if not re.fullmatch("[a-z0-9][a-z0-9_]*", label):
-            raise DataError(f"{path}: label is {label!r}; allowed: small letters, digits and _")
-    for column, allowed in (("plane", PLANES), ("part", PARTS)):
-        wrong = table[~table[column].isin(allowed)]
-        if len(wrong):
-            row = wrong.iloc[0]
-            raise DataError(
-                f"{row['path']}: {column} is {row[column]!r}; allowed: {', '.join(a or 'empty' for a in allowed)}"
-            )
+    for path, label, plane, part in table[["path", "label", "plane", "part"]].itertuples(index=False):
+        check_words(path, label, plane, part)
     return table
+
+
+def check_words(where: str, label: str, plane: str, part: str) -> None:
+    """Stop at a label that is no plain word, or at an unknown plane or part; `where` begins the message."""
+    if not re.fullmatch("[a-z0-9][a-z0-9_]*", label):
+        raise DataError(
+            f"{where}: label is {label!r}; allowed: small letters, digits and _, or a table `labels` in the parameter file "
+            "that maps it"
+        )
+    for column, word, allowed in (("plane", plane, PLANES), ("part", part, PARTS)):
+        if word not in allowed:
+            words = ", ".join(a or "empty" for a in allowed)
+            raise DataError(f"{where}: {column} is {word!r}; allowed: {words}")
 
 
 def further(manifest: pd.DataFrame) -> list[str]:

@@ -67,26 +67,20 @@ def head_box(image: np.ndarray) -> tuple[int, int, int, int]:
     Notebook 02.
     """
     height, width = image.shape
+    whole = _square(0, 0, height, width, height, width)
     step = max(1, max(height, width) // 128)
-    small = _shrink(image, step)
+    small = np.asarray(Image.fromarray(image).reduce(step))
     smooth = ndimage.uniform_filter(small.astype(np.float32), 3, mode="constant")
     bright = smooth > _threshold(smooth)
     regions, count = ndimage.label(bright)
     if not count:
-        return _square(0, 0, height, width, height, width)
+        return whole
     sizes = np.bincount(regions.ravel())[1:]
     rows, columns = ndimage.find_objects(regions)[int(sizes.argmax())]
     if sizes.max() < 0.02 * small.size:
-        return _square(0, 0, height, width, height, width)
-    return _square(
-        rows.start * step,
-        columns.start * step,
-        min(rows.stop * step, height),
-        min(columns.stop * step, width),
-        height,
-        width,
-        margin=0.02,
-    )
+        return whole
+    bottom, right = min(rows.stop * step, height), min(columns.stop * step, width)
+    return _square(rows.start * step, columns.start * step, bottom, right, height, width, margin=0.02)
 
 
 def prepare(
@@ -108,12 +102,12 @@ def prepare(
     grey = normalise(image, preprocessing.low_percentile, preprocessing.high_percentile)
     height, width = grey.shape
     box = head_box(grey) if preprocessing.crop_to_head else _square(0, 0, height, width, height, width)
-    size = preprocessing.image_size
-    picture = _resize(_cut(grey, box), size, Image.Resampling.BICUBIC)
+    size = (preprocessing.image_size, preprocessing.image_size)
+    picture = np.array(_cut(grey, box).resize(size, Image.Resampling.BICUBIC))
     if mask is None:
-        return picture, np.zeros((size, size), np.uint8)
-    covered = _resize(_cut(np.asarray(mask, bool).astype(np.uint8) * 255, box), size, Image.Resampling.BOX)
-    return picture, (covered > 127).astype(np.uint8)
+        return picture, np.zeros(size, np.uint8)
+    covered = _cut(np.asarray(mask, bool).astype(np.uint8) * 255, box).resize(size, Image.Resampling.BOX)
+    return picture, (np.asarray(covered) > 127).astype(np.uint8)
 
 
 def plane(image: np.ndarray) -> str:
@@ -168,10 +162,6 @@ def _percentiles(levels: np.ndarray, where: np.ndarray, wanted: tuple[float, flo
     return result
 
 
-def _shrink(image: np.ndarray, step: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).reduce(step)) if step > 1 else image
-
-
 def _threshold(image: np.ndarray) -> float:
     """Half of Otsu's threshold (Otsu 1979), which parts head from air; half, because fat and skin are far brighter."""
     counts = np.bincount(image.astype(np.uint8).ravel(), minlength=256).astype(np.float64)
@@ -197,7 +187,3 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:
     """Cut a box out; what of it lies outside the slice is black."""
     top, left, bottom, right = box
     return Image.fromarray(np.ascontiguousarray(image)).crop((left, top, right, bottom))
-
-
-def _resize(picture: Image.Image, size: int, how: Image.Resampling) -> np.ndarray:
-    return np.array(picture.resize((size, size), how))

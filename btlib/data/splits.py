@@ -42,16 +42,9 @@ ROLES = ("train", "validation", "test")
 
 
 def rule(protocol: str) -> Protocol:
-    """Return what a protocol's name stands for.
+    """Return what a protocol's name stands for: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds; DataError where neither.
 
-    Args:
-        protocol: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds for a column of the manifest; whether the data have
-            the column is for `check` to say.
-
-    Raises:
-        DataError: it is neither.
-
-    Used wherever a protocol is split by or told to people.
+    Whether the data have the column is for `check` to say.
     """
     column, _, kind = protocol.rpartition("_")
     if protocol in PROTOCOLS:
@@ -88,8 +81,6 @@ def check(
     Raises:
         DataError: what is missing (a class, patient ids, the author's folds, published parts, masks, a column), and what the
             data can carry.
-
-    Used by `runs.check`.
     """
     labels = manifest["label"].value_counts()
     if absent := [c for c in classes if c not in labels]:
@@ -169,7 +160,7 @@ def make(
     role = np.where(tested, "test", "train").astype(object)
     _check_parts(role, ("train", "test"), protocol)
     if split.validation_fraction:
-        named = (manifest["part"].to_numpy() == "validation") if one.kind == "published" else np.zeros(len(role), bool)
+        named = (manifest["part"].to_numpy() == "validation") & (one.kind == "published")
         role[named if named.any() else _validation(label, unit, tested, protocol, fold, seed, split)] = "validation"
         _check_parts(role, ROLES, protocol)
     _check_promise(unit, role, protocol, one.column)
@@ -227,10 +218,6 @@ def _take(label, unit, fraction, seed, name, column):
 def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:
     """Count a split: slices and patients in each role, and patients and groups that cross from training to test.
 
-    Args:
-        manifest: the slices.
-        split: what `make` returned.
-
     Returns:
         Dict of counts: n_train, n_validation, n_test, patients_train, patients_test, patients_crossing,
         groups_crossing, slices_of_crossing_patients (test slices whose patient also trains or validates). Those of
@@ -240,17 +227,17 @@ def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:
     """
     table = split.merge(manifest, on="image_id", validate="one_to_one")
     test, rest = table[table["role"] == "test"], table[table["role"] != "test"]
-    counts = {f"n_{role}": int((table["role"] == role).sum()) for role in ROLES}
-    of_patients = {
+    crossing = test["patient_id"].isin(rest["patient_id"])
+    counts = {
+        **{f"n_{role}": int((table["role"] == role).sum()) for role in ROLES},
         "patients_train": rest["patient_id"].nunique(),
         "patients_test": test["patient_id"].nunique(),
-        "patients_crossing": len(set(test["patient_id"]) & set(rest["patient_id"])),
+        "patients_crossing": test["patient_id"][crossing].nunique(),
         "groups_crossing": len(set(test["patient_group"]) & set(rest["patient_group"])),
-        "slices_of_crossing_patients": int(test["patient_id"].isin(set(rest["patient_id"])).sum()),
+        "slices_of_crossing_patients": int(crossing.sum()),
     }
-    unknown = {
-        name: np.nan
-        for name in of_patients
-        if manifests.unnamed(table, "patient_group" if name == "groups_crossing" else "patient_id").any()
-    }
-    return counts | of_patients | unknown
+    if manifests.unnamed(table, "patient_group").any():
+        counts["groups_crossing"] = np.nan
+    if manifests.unnamed(table).any():
+        counts |= {name: np.nan for name in counts if "patients" in name}
+    return counts

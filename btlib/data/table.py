@@ -10,14 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from btlib import DataError, files
+from btlib import DataError
 from btlib.data import folders
 from btlib.data import manifest as manifests
 
 NEEDED = ("path", "label")
-KNOWN = (*NEEDED, "patient_id", "patient_group", "plane", "part", "mask")
-"""Columns with a meaning; those that are no `NEEDED` may be left out, or empty in any row."""
-
 RESERVED = ("image_id", "width", "height", "mask_area", "sha256", "role")
 """Columns of the manifest and of splits that the reader alone fills."""
 
@@ -29,10 +26,10 @@ def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str =
 
     Args:
         path: the CSV file, UTF-8, separated by commas, with a header: path and label; if wanted patient_id, patient_group,
-            plane, part and mask; any further columns, which the manifest keeps. Paths are relative to the CSV's folder.
+            plane, part and mask, which may be empty in any row; any further columns, which the manifest keeps. Paths are
+            relative to the CSV's folder.
         labels: the table's label -> class, where they differ.
-        unreadable: "error" stops at the first slice that cannot be decoded; "skip" leaves such slices out and lists them,
-            path and reason, in the table's `attrs["skipped"]`.
+        unreadable: as for `manifest.gather`.
 
     Returns:
         A manifest (`btlib.data.manifest.COLUMNS` and further columns, mask among them), ordered by path; image_id is the path.
@@ -45,13 +42,8 @@ def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str =
     """
     path = Path(path)
     lines = sorted(_lines(path, labels), key=lambda line: line["path"])
-    results = list(files.spread(functools.partial(_row, path), lines))
-    skipped = [(line["path"], str(row)) for line, row in zip(lines, results, strict=True) if isinstance(row, DataError)]
-    if skipped and (unreadable == "error" or len(skipped) == len(lines)):
-        raise DataError(skipped[0][1])
-    table = manifests.make([row for row in results if isinstance(row, dict)], str(path))
-    table.attrs |= {"skipped": skipped, "passed_over": []}
-    return table
+    paths = [line["path"] for line in lines]
+    return manifests.gather(functools.partial(_row, path), lines, paths, unreadable, path, passed_over=[])
 
 
 def read(path: Path, slice_: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -164,17 +156,9 @@ def _lines(path: Path, labels: dict[str, str] | None) -> list[dict[str, str]]:
         if labels is not None and line["label"] not in labels:
             raise DataError(f"{where}: {line['path']}: label is {line['label']!r}; mapped are {', '.join(labels)}")
         line["label"] = labels[line["label"]] if labels is not None else line["label"]
-        if not re.fullmatch("[a-z0-9][a-z0-9_]*", line["label"]):
-            raise DataError(
-                f"{where}: {line['path']}: label is {line['label']!r}; allowed: small letters, digits and _, or a table "
-                "`labels` in the parameter file that maps it"
-            )
         line["part"] = folders.PARTS.get(line.get("part", "").lower(), line.get("part", ""))
         line["plane"] = line.get("plane", "") or "unknown"
-        for column, allowed in (("part", manifests.PARTS), ("plane", manifests.PLANES)):
-            if line[column] not in allowed:
-                words = ", ".join(a or "empty" for a in allowed)
-                raise DataError(f"{where}: {line['path']}: {column} is {line[column]!r}; allowed: {words}")
+        manifests.check_words(f"{where}: {line['path']}", line["label"], line["plane"], line["part"])
     return lines
 
 
@@ -189,27 +173,14 @@ def _check_path(where: str, column: str, path: str) -> None:
         )
 
 
-def _row(path: Path, line: dict[str, str]) -> dict | DataError:
+def _row(path: Path, line: dict[str, str]) -> dict:
     try:
         image, mask = _decode(path, line["path"], line.get("mask", ""))
     except DataError as error:
-        return DataError(f"{path}, line {line['']}: {error}")
-    further = {name: text for name, text in line.items() if name and name not in KNOWN}
-    return {
-        "image_id": line["path"],
-        "path": line["path"],
-        "label": line["label"],
-        "patient_id": line.get("patient_id") or line["path"],
-        "patient_group": line.get("patient_group", ""),
-        "plane": line["plane"],
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "mask_area": 0 if mask is None else int(mask.sum()),
-        "sha256": manifests.identity(image, mask),
-        "part": line["part"],
-        "mask": line.get("mask", ""),
-        **further,
-    }
+        raise DataError(f"{path}, line {line['']}: {error}") from None
+    known = {"patient_group": "", "mask": ""} | {name: text for name, text in line.items() if name}
+    known["patient_id"] = known.get("patient_id") or line["path"]
+    return manifests.row(line["path"], image, mask, **known)
 
 
 def _decode(path: Path, slice_: str, mask: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -302,7 +302,7 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
     masked = recipe.cam_loss > 0
     image = x = keras.Input((full, full, 1 + masked), name="slice")
     if wanted.augmentation:
-        x = augmentation.augmenter(wanted.augmentation, full, 0)(x)
+        x = augmentation.Augment(wanted.augmentation, full, 0)(x)
     if size != full:
         x = keras.layers.Resizing(size, size, antialias=True, dtype="float32")(x)
     if masked:

@@ -6,32 +6,24 @@ import numpy as np
 from btlib.models import erasing
 
 
-def augmenter(augmentation, image_size: int, seed: int):
-    """Return the layer that changes training slices at random.
+class Augment(keras.layers.Layer):
+    """Random flips, one affine change, and changes of intensity, drawn for every slice of a batch; none outside training.
 
     Args:
         augmentation: params.Augmentation, how much of what.
         image_size: S.
         seed: of its random numbers.
 
-    Returns:
-        keras.Layer from (n, S, S, 1), 0..255, to the same; it does nothing where training is off.
-
     Notebook 02 shows it.
     """
-    return Augment(augmentation, image_size, seed, name="augment", dtype="float32")
 
-
-class Augment(keras.layers.Layer):
-    """Random flips, one affine change, and changes of intensity, drawn for every slice of a batch."""
-
-    def __init__(self, augmentation, image_size: int, seed: int, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, augmentation, image_size: int, seed: int):
+        super().__init__(name="augment", dtype="float32")
         self.a, self.size = augmentation, image_size
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, training=False):
-        """Take (n, S, S, 1) slices, or (n, S, S, 2) with their masks, which move with them and keep their values."""
+        """Take (n, S, S, 1) slices, 0..255, or (n, S, S, 2) with their masks, which move with them and keep their values."""
         images = keras.ops.cast(images, "float32")
         if not training:
             return images

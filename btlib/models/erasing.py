@@ -1,7 +1,8 @@
 """Tumours erased from slices: where, and what is put in their place.
 
-Slices are uint8 (S, S), regions and heads bool (S, S). No function changes its arguments. The same functions make training
-slices and judge the network, so the module needs nothing but NumPy and SciPy.
+Slices (`image`) are uint8 (S, S); masks, regions to be filled and heads are bool (S, S). No function changes its arguments,
+and what fills a region leaves the slice outside of it as it was. The same functions make training slices and judge the network
+(`reliance.erased_slices`), so the module needs nothing but NumPy and SciPy.
 """
 
 import numpy as np
@@ -18,15 +19,8 @@ SMOOTHING = 2.0
 def head_of(image: np.ndarray) -> np.ndarray:
     """Return where the head is: the largest connected bright region of the smoothed slice, its holes filled.
 
-    Bright is above half of Otsu's threshold (Otsu 1979), which parts head from air; half, because fat is far brighter.
-
-    Args:
-        image: uint8 (S, S).
-
-    Returns:
-        bool (S, S); nowhere True for a black slice, everywhere for one of a single grey.
-
-    `reliance.erased_slices`, training.
+    Bright is above half of Otsu's threshold (Otsu 1979), which parts head from air; half, because fat is far brighter. A
+    black slice has no head; one of a single grey is all head.
     """
     smooth = ndimage.uniform_filter(image, 3)
     regions, _ = ndimage.label(smooth > _otsu(smooth) / 2)
@@ -41,17 +35,7 @@ def head_of(image: np.ndarray) -> np.ndarray:
 
 
 def widen(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a mask and all within some pixels of it: borders are drawn inside of what a tumour changes.
-
-    Args:
-        mask: bool (S, S).
-        pixels: Euclidean distance, 0 or more.
-
-    Returns:
-        bool (S, S).
-
-    `reliance.erased_slices`, training.
-    """
+    """Return a mask and all within some pixels (Euclidean): borders are drawn inside of what a tumour changes."""
     out = mask.copy()
     if pixels and mask.any():
         box = _box(mask, pixels)
@@ -61,17 +45,9 @@ def widen(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def elsewhere(mask: np.ndarray, head: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Return the mask moved to another place in the head, where it neither covers nor touches itself.
+    """Return a mask, not empty, moved to another place in the head, where it neither covers nor touches itself.
 
-    Args:
-        mask: bool (S, S), with at least one pixel.
-        head: bool (S, S), where it may lie.
-        rng: draws one of all such places, each as likely.
-
-    Returns:
-        bool (S, S), of the same shape and area, or None where there is no such place.
-
-    `reliance.erased_slices`, training.
+    All such places are equally likely; None where there is none.
     """
     rows, columns = _box(mask, 0)
     shape = mask[rows, columns]
@@ -95,17 +71,11 @@ def filled(kind: str, image: np.ndarray, region: np.ndarray, head: np.ndarray) -
 
     Args:
         kind: its name.
-        image: uint8 (S, S).
-        region: bool (S, S), not all of the slice.
-        head: bool (S, S), where tissue may be taken from: without a tumour that is not to be copied.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
+        image, region: see above.
+        head: where tissue may be taken from: without a tumour that is not to be copied.
 
     Raises:
         ValueError: no such fill, or the region is the whole slice.
-
-    `reliance.erased_slices`, training.
     """
     if kind == "surroundings":
         return surroundings(image, region)
@@ -117,22 +87,8 @@ def filled(kind: str, image: np.ndarray, region: np.ndarray, head: np.ndarray) -
 
 
 def surroundings(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Fill a region with the nearest tissue around it, smoothed.
-
-    Args:
-        image: uint8 (S, S).
-        region: bool (S, S), not all of the slice.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
-
-    Raises:
-        ValueError: the region is the whole slice.
-
-    `filled`.
-    """
-    if region.all():
-        raise ValueError("region: is the whole slice; allowed: one with something around it")
+    """Fill a region with the nearest tissue around it, smoothed. ValueError where it is the whole slice."""
+    _check_around(region)
     out = image.copy()
     if region.any():
         box = _box(region, round(4 * SMOOTHING))
@@ -144,17 +100,7 @@ def surroundings(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def grey(image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Fill a region with one grey: the median of the head outside the region, 0 where there is no head outside.
-
-    Args:
-        image: uint8 (S, S).
-        region, head: bool (S, S).
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
-
-    `filled`.
-    """
+    """Fill a region with one grey: the median of the head outside the region, 0 where there is no head outside."""
     seen = image[head & ~region]
     out = image.copy()
     out[region] = np.median(seen) if seen.size else 0
@@ -165,20 +111,7 @@ def mirrored(image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndar
     """Fill a region with the tissue of the head's other side, mirrored.
 
     Mirrored left to right about the middle of the head. Where that lies in the region too (tumours in the middle) or
-    outside the head, top to bottom; where that does as well, the surroundings.
-
-    Args:
-        image: uint8 (S, S).
-        region: bool (S, S), not all of the slice.
-        head: bool (S, S), where tissue may be taken from: without a tumour that is not to be copied.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
-
-    Raises:
-        ValueError: the region is the whole slice.
-
-    `filled`.
+    outside the head, top to bottom; where that does as well, the surroundings. ValueError as there.
     """
     out = surroundings(image, region)
     source = head & ~region
@@ -199,18 +132,12 @@ def pasted(image: np.ndarray, region: np.ndarray, source: np.ndarray, donor: np.
     """Fill a region with tissue from elsewhere, of this slice or another.
 
     Args:
-        image: uint8 (S, S).
-        region: bool (S, S).
-        source: bool (S, S), the same shape moved: `elsewhere`.
-        donor: uint8 (S, S), the slice that tissue is taken from; None for `image`.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
+        image, region: see above.
+        source: bool (S, S), the region's shape moved: `elsewhere`.
+        donor: the slice that tissue is taken from; None for `image`.
 
     Raises:
         ValueError: source has another area than region.
-
-    `filled`.
     """
     taken = (image if donor is None else donor)[source]
     if len(taken) != np.count_nonzero(region):
@@ -223,21 +150,11 @@ def pasted(image: np.ndarray, region: np.ndarray, source: np.ndarray, donor: np.
 def inpainted(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Fill a region with the smoothest surface that meets its border: Laplace's equation.
 
-    Args:
-        image: uint8 (S, S).
-        region: bool (S, S), not all of the slice.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region.
-
-    Raises:
-        ValueError: the region is the whole slice.
+    ValueError where the region is the whole slice.
 
     Source: the membrane interpolant of Perez et al. 2003, doi 10.1145/882262.882269, eq. 2.
-    `reliance.erased_slices`.
     """
-    if region.all():
-        raise ValueError("region: is the whole slice; allowed: one with something around it")
+    _check_around(region)
     out = image.copy()
     if not region.any():
         return out
@@ -263,23 +180,16 @@ def inpainted(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def noisy(image: np.ndarray, region: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Add Gaussian noise in a region, so that no fill is known by its smoothness.
-
-    Args:
-        image: uint8 (S, S).
-        region: bool (S, S).
-        sigma: standard deviation in grey levels, 0 or more.
-        rng: draws the noise.
-
-    Returns:
-        uint8 (S, S), as `image` outside the region; 0 to 255.
-
-    `reliance.erased_slices`, training.
-    """
+    """Add Gaussian noise in a region, so that no fill is known by its smoothness; `sigma` in grey levels."""
     out = image.copy()
     noise = rng.standard_normal(np.count_nonzero(region), np.float32) * sigma
     out[region] = np.rint(np.clip(image[region] + noise, 0, 255))
     return out
+
+
+def _check_around(region: np.ndarray) -> None:
+    if region.all():
+        raise ValueError("region: is the whole slice; allowed: one with something around it")
 
 
 def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:

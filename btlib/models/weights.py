@@ -43,11 +43,8 @@ Source = Download | Preset | Checkpoint
 def ensure(source: Source) -> str:
     """Return where the weights lie on this machine, fetching them if they are not here yet.
 
-    Args:
-        source: one of a registry entry's sources.
-
     Returns:
-        A file's path, or for a preset the name or folder that KerasHub loads.
+        A file's path, or for a preset the name that KerasHub loads.
 
     Raises:
         WeightsError: they are not here and cannot be fetched; says which file, its MD5 and where to put it.
@@ -72,11 +69,8 @@ def ensure(source: Source) -> str:
         ) from None
 
 
-def read_checkpoint(source: Checkpoint) -> dict[str, np.ndarray]:
+def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     """Read a PyTorch checkpoint of the old single-file format, admitting tensors and nothing else.
-
-    Args:
-        source: the package and the file's name inside it.
 
     Returns:
         Parameter name to array, in PyTorch's layout (convolutions out, in, height, width), float32.
@@ -86,11 +80,6 @@ def read_checkpoint(source: Checkpoint) -> dict[str, np.ndarray]:
 
     PyTorch's format: four pickles (magic number, protocol, machine, tensors), the storages' keys, then the storages.
     """
-    return read_tensors(_packaged(source))
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of one PyTorch checkpoint file; see `read_checkpoint`."""
     try:
         with open(path, "rb") as file:
             for _ in range(3):

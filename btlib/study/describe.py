@@ -126,7 +126,7 @@ def drawn(layer, images: np.ndarray, times: int) -> np.ndarray:
     """Let the augmentation layer change each picture several times.
 
     Args:
-        layer: what `augmentation.augmenter` returned.
+        layer: an `augmentation.Augment`.
         images: uint8 (n, S, S).
         times: draws of each.
 
