@@ -46,9 +46,9 @@ NOTEBOOKS = {
     "01_data_exploration": (["data"], set(), []),
     "02_preprocessing": (["data", "preprocessing", "augmentation", "split", "protocols"], set(), []),
     "03_baselines": (["statistics", "baselines"], baselines, []),
-    "04_efficientnet_finetuning": (["statistics", "ablation"], set(plan["id"]), []),
+    "04_efficientnet_finetuning": (["statistics", "ablation", "gradcam"], set(plan["id"]), []),
     "05_gradcam": (["gradcam", "statistics"], explained, []),
-    "06_cross_dataset": (["external", "statistics", "test_time_augmentation"], compared, []),
+    "06_cross_dataset": (["external", "statistics", "test_time_augmentation", "gradcam"], compared | explained, []),
 }
 NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics"], set(plan["id"]), list(NOTEBOOKS))
 

@@ -24,9 +24,9 @@ def rows(columns, *values):
     return pd.DataFrame(list(values), columns=columns.split())
 
 
-def spread(table):
-    """Give value an interval of 2 points to each side."""
-    return table.assign(low=(table["value"] - 0.02).clip(0, 1), high=(table["value"] + 0.02).clip(0, 1))
+def spread(table, of="value"):
+    """Give a column an interval of 2 points to each side."""
+    return table.assign(low=(table[of] - 0.02).clip(0, 1), high=(table[of] + 0.02).clip(0, 1))
 
 
 MODELS = rows(
@@ -120,14 +120,15 @@ COVERAGE = rows(
 )
 ROBUSTNESS = spread(
     rows(
-        "corruption strength network value",
+        "change strength network accuracy",
         *[
             (c, s, n, a - d * s * k)
-            for c, k in (("gaussian_noise", 2), ("blur", 1), ("contrast", 0.5), ("rotation", 0.7))
+            for c, k in (("noise", 2), ("bias field", 1), ("contrast", 0.5), ("jpeg", 0.7))
             for n, a, d in (("Plain", 0.97, 0.05), ("Guided", 0.96, 0.03))
             for s in range(4)
         ],
-    )
+    ),
+    "accuracy",
 )
 LOOKS = spread(
     rows(

@@ -9,7 +9,7 @@ import pytest
 from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs, training
-from btlib.scores import resampling
+from btlib.scores import classification, resampling
 from btlib.study import results, tables, verdicts
 
 RIVAL = {
@@ -319,3 +319,30 @@ def test_costs_are_those_of_the_studys_models_and_none_before_they_were_measured
     (home / "reports").mkdir()
     rows.to_csv(home / "reports" / "cost.csv", index=False)
     pd.testing.assert_frame_equal(results.costs(study), rows[:1])
+
+
+def test_a_run_without_validation_slices_takes_its_temperature_from_slices_of_other_fits(study, home):
+    given = study.model_dump()
+    given["split"]["validation_fraction"] = 0.0
+    given["protocols"] = [{"protocol": p, "seeds": [0]} for p in ("image_holdout", "group_folds")]
+    given["gradcam"]["protocol"] = "group_folds"
+    whole = params.check(given, "x")
+    plan = runs.plan(whole, datasets.fingerprint(whole.data))
+    fits = {(f.protocol, f.fold): training.fit(whole, f) for f in plan["fit"].drop_duplicates()}
+    assert results.epoch_choice(plan).empty
+    for run, own in ((fits["image_holdout", 0], "image_holdout"), (fits["group_folds", 0], "group_folds")):
+        seen = pd.concat(run.predictions("test") for (p, k), run in fits.items() if p == "group_folds")
+        tested = set(run.predictions("test")["image_id"])
+        rest = seen[~seen["image_id"].isin(tested)]
+        y, logits, _ = results.truth(rest)
+        value, source = results.temperature(plan, run, "group_folds")
+        grid = np.geomspace(0.05, 20, 4001)
+        losses = [-np.log(classification.softmax(logits / t)[np.arange(len(y)), y]).mean() for t in grid]
+        assert value == pytest.approx(grid[np.argmin(losses)], rel=5e-3), own
+        assert source == f"fitted on {len(rest)} slices: slices that fits under group_folds did not see"
+    alone = plan[[f.protocol == "image_holdout" for f in plan["fit"]]]
+    assert results.temperature(alone, fits["image_holdout", 0], "image_holdout")[0] == 1.0
+    kept = params.check(study.model_dump(), "x")
+    plan = runs.plan(kept, datasets.fingerprint(kept.data))
+    run = training.fit(kept, plan["fit"].iloc[0])
+    assert results.temperature(plan, run, run.fit.protocol)[1].endswith("slices: its validation slices")

@@ -1,4 +1,4 @@
-"""Figures of scores (notebooks 03, 04 and 06, results page): confusion, classes, ROC, calibration, coverage, corruption."""
+"""Figures of scores (notebooks 03, 04 and 06, results page): confusion, classes, ROC, calibration, coverage, spoiled slices."""
 
 import matplotlib as mpl
 import numpy as np
@@ -173,25 +173,26 @@ def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw accuracy against the strength of each corruption, a line a network.
+    """Draw accuracy against the strength of each change, a line a network.
 
     Args:
-        table: corruption, strength (whole numbers; 0 is the slice as it is), network (words), value, low, high (0 to 1).
+        table: network, change, strength (whole numbers; 0 is the slice as it is), accuracy, low, high (0 to 1):
+            `probing.robustness`.
     """
-    groups = list(table.groupby("corruption", sort=False))
+    groups = list(table.rename(columns={"accuracy": "value"}).groupby("change", sort=False))
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     figure, axes = theme.subplots(rows, columns, 7.4, 0.5 + 2.0 * rows, squeeze=False, sharex=True, sharey=True)
     said = []
-    for axis, (corruption, part) in zip(axes.flat, groups, strict=False):
+    for axis, (change, part) in zip(axes.flat, groups, strict=False):
         for number, (network, curve) in enumerate(part.groupby("network", sort=False)):
             curve = curve.sort_values("strength")
             values, colour = theme.percent(curve), theme.COLOURS[number % 7]
             style = {"color": colour, "ls": theme.LINES[number % 5], "marker": theme.MARKERS[number % 5], "ms": 4}
             axis.plot(curve["strength"], values["value"], label=theme.model_name(network), **style)
             axis.fill_between(curve["strength"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
-            said.append(f"{corruption}, {network} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %")
-        axis.set_title(corruption.replace("_", " ").capitalize(), size=9)
+            said.append(f"{change}, {network} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %")
+        axis.set_title(change.capitalize(), size=9)
         axis.xaxis.set_tick_params(labelbottom=True)
         theme.whole_numbers(axis.xaxis)
     for axis in axes.flat[len(groups) :]:

@@ -11,7 +11,7 @@ from btlib import DataError, home, params
 from btlib.data import datasets, splits
 from btlib.fitting import batches, runs
 from btlib.models import counts
-from btlib.scores import classification, resampling
+from btlib.scores import calibration, classification, resampling
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
@@ -308,20 +308,43 @@ def _gap(study, predictions, base) -> tuple[float, float, float]:
     return resamples(study, patients).difference(a, b)[:3]
 
 
+def temperature(plan: pd.DataFrame, run: runs.Run, folds: str) -> tuple[float, str]:
+    """Return what to divide a run's logits by so that its confidence means something, and where that comes from in words.
+
+    Fitted on the run's validation slices; where it has none, as it trained on everything outside its test part, on what
+    other fits of the same recipe say of slices that neither they nor this run's test see. 1 where there are none either.
+
+    Args:
+        plan: of the study that the run belongs to.
+        run: one of its fits.
+        folds: a protocol of the plan whose folds stand in, such as "group_folds".
+    """
+    slices, source = run.predictions("validation"), "its validation slices"
+    if slices.empty:
+        others = [o.predictions("test") for o in finished(plan[[f.protocol == folds for f in plan["fit"]]], "proposed")]
+        tested = set(run.predictions("test")["image_id"])
+        slices = pd.concat(others).drop_duplicates("image_id")
+        slices, source = slices[~slices["image_id"].isin(tested)], f"slices that fits under {folds} did not see"
+    if slices.empty:
+        return 1.0, "as there are no other slices to fit one on"
+    y, logits, _ = truth(slices)
+    return calibration.fit_temperature(logits, y), f"fitted on {len(y)} slices: {source}"
+
+
 def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
     """Return epoch_choice.csv: what choosing the epoch on the very slices that are scored would add.
 
     A score of the best epoch on the scored slices, which early stopping on a test set gives, is too high by this much; the
     study takes its fits as their last epoch left them. Measured on validation slices, so that no test slice is looked at, and
     before BatchNorm's statistics are renewed, as histories are. Accuracies are of all fits' slices together, gain_least and
-    gain_most of single fits. Protocols whose last stage has one epoch are left out.
+    gain_most of single fits. Fits without validation slices, or with a last stage of one epoch, are left out.
     """
     rows: dict = {}
     for run in finished(plan, "proposed"):
         history = run.history()
-        seen = history.loc[history["stage"] == history["stage"].iloc[-1], "val_accuracy"]
-        if len(seen) > 1:
-            n = len(run.predictions("validation"))
+        n = len(run.predictions("validation"))
+        if n and (history["stage"] == history["stage"].iloc[-1]).sum() > 1:
+            seen = history.loc[history["stage"] == history["stage"].iloc[-1], "val_accuracy"]
             rows.setdefault(run.fit.protocol, []).append((n, len(seen), seen.iloc[-1], seen.max()))
     table = []
     for protocol, fits in rows.items():
