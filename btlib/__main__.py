@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from btlib import DataError, ParamsError, PlaceError, WeightsError, __version__, home, repository
+from btlib import DataError, ParamsError, PlaceError, WeightsError, __version__, files, home, params, repository
+
+# What takes long to load is imported by the command that needs it.
 
 
 def study(args) -> None:
@@ -14,12 +16,13 @@ def study(args) -> None:
 
     import psutil
 
-    from btlib import params
     from btlib.data import datasets
 
     chosen, root = params.load(args.params), _repository("study")
+    name = args.params
+    file = Path(name).resolve() if name.endswith((".yaml", ".yml")) else params.PARAMS_DIR / f"{name}.yaml"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    command += ["--cores", str(args.cores or "all"), "--configfile", str(_file_of(args.params).resolve())]
+    command += ["--cores", str(args.cores or "all"), "--configfile", str(file)]
     command += ["--resources", f"mem_mb={max(4000, psutil.virtual_memory().total * 3 // 4 // 2**20)}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "host", "rules"]
     print(_places(), file=sys.stderr)
@@ -68,13 +71,6 @@ def _repository(command: str) -> Path:
     return root
 
 
-def _file_of(name: str) -> Path:
-    """The parameter file that `params.load` reads for a profile's name or a path."""
-    from btlib import params
-
-    return Path(name) if name.endswith((".yaml", ".yml")) else params.PARAMS_DIR / f"{name}.yaml"
-
-
 def _places() -> str:
     return f"code: {Path(__file__).resolve().parent}; data, runs and reports: {home()}"
 
@@ -83,7 +79,6 @@ def fit_plan(args) -> None:
     """Print every fit that the study means, whether it is done, and the time that is left; no data are needed."""
     import pandas as pd
 
-    from btlib import params
     from btlib.data import datasets
     from btlib.fitting import runs
 
@@ -93,32 +88,23 @@ def fit_plan(args) -> None:
         return
     costs = home() / "reports" / "cost.csv"
     costs = pd.read_csv(costs) if costs.exists() else None
-    present = not datasets.absent(chosen.data)
-    if present:
-        runs.check(chosen, datasets.manifest(chosen.data))
-    fingerprint = datasets.fingerprint(chosen.data) if present else "unknown"
-    plan = runs.plan(chosen, fingerprint).drop_duplicates("id")
-    table = runs.outlook(plan, _slices(chosen.data), costs)
-    print(table.to_string(index=False) if present else table.drop(columns=["id", "state"]).to_string(index=False))
-    print(runs.outlook_in_words(table))
-    if not present:
+    if datasets.absent(chosen.data):
+        number = 3064 if chosen.data.source == "figshare" else float("nan")
+        table = runs.outlook(runs.plan(chosen, "unknown").drop_duplicates("id"), number, costs)
+        print(table.drop(columns=["id", "state"]).to_string(index=False))
+        print(runs.outlook_in_words(table))
         print(f"{datasets.folder(chosen.data)}: no data yet, so which of these are done is not known")
-
-
-def _slices(data) -> float:
-    """How many slices a data set has; of one that is not here, Figshare's number, or NaN."""
-    from btlib.data import datasets
-
-    if data.phantom is not None:
-        return data.phantom.patients * data.phantom.slices_per_patient
-    if not datasets.absent(data):
-        return len(datasets.manifest(data))
-    return 3064 if data.source == "figshare" else float("nan")
+        return
+    slices = datasets.manifest(chosen.data)
+    runs.check(chosen, slices)
+    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
+    table = runs.outlook(plan, len(slices), costs)
+    print(table.to_string(index=False))
+    print(runs.outlook_in_words(table))
 
 
 def fit(args) -> None:
     """Fit what is missing of a study, or one fit of it."""
-    from btlib import params
     from btlib.data import datasets
     from btlib.fitting import runs, training
 
@@ -139,7 +125,6 @@ def fit(args) -> None:
 
 def trials(args) -> None:
     """Judge every configuration fitted so far on its validation slices, in reports/<profile>/trials.csv."""
-    from btlib import files, params
     from btlib.data import datasets
     from btlib.fitting import runs
     from btlib.study import search, tables
@@ -155,7 +140,6 @@ def trials(args) -> None:
 
 def compare(args) -> None:
     """Compare fits made here with the rows that the study keeps of them, in reports/<profile>/reproduced.csv."""
-    from btlib import params
     from btlib.data import datasets
     from btlib.study import kept
 
@@ -172,7 +156,6 @@ def fetch(args) -> None:
 
 def report(args) -> None:
     """Build the HTML report from executed notebooks."""
-    from btlib import params
     from btlib.site import build as site
 
     chosen = params.load(args.params)
@@ -195,7 +178,6 @@ def results(args) -> None:
 
 def share(args) -> None:
     """Write who trains and who is tested, without a pixel: manifest.csv, parts.csv and croissant.json."""
-    from btlib import params
     from btlib.deploy import share as shared
 
     print(shared.write(params.load(args.params)))
@@ -206,8 +188,6 @@ def predict(args) -> int:
     import os
 
     import pandas as pd
-
-    from btlib import files
 
     for path in (args.csv, args.gradcam and args.gradcam / "0001.png"):
         if path:  # before TensorFlow is loaded, which takes longest of all
@@ -258,8 +238,6 @@ def audit(args) -> int:
 
 def export(args) -> None:
     """Write a run as a published model (published/NAME with card), and any model as ONNX."""
-    from btlib import files
-
     if args.publish is None and args.onnx is None:
         raise ParamsError("export: got neither --publish NAME nor --onnx FILE; allowed: one of them or both")
     if args.temperature is not None and args.publish is None:
@@ -315,6 +293,21 @@ def from_0_to_1(text: str) -> float:
     return number
 
 
+PARAMS = {"params": "a parameter file, or the name of a profile in params/"}
+PROFILE = {"profile": "a profile whose results lie under reports/"}
+MODEL = {"model": "a run's id or folder, a published model's name, or a .keras file"}
+REPORTS = {
+    "csv": "all pairs; a folder/ gets a file for each two sets",
+    "json": "everything that is printed, for programs",
+    "html": "a page of pairs side by side, to be judged by eye; it holds the pictures",
+    "counts": "copies by set, part and class",
+    "conflicts": "pairs whose labels disagree",
+    "patients": "whose each image is: recovered ids and groups; a folder/ gets a file for each set",
+    "split": "for one set, or the first: image, label, group, part; groups kept apart",
+}
+"""What `audit` writes, by its option."""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each comes with an example, which its own help and the common one show."""
     top = argparse.ArgumentParser("btlib", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -322,66 +315,53 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     examples = ["examples:"]
 
-    def add(function, example, name=None):
+    def add(function, example, given, name=None):
         name = name or function.__name__
         examples.append(f"  python -m btlib {name} {example}".rstrip())
-        shown = f"example:\n{examples[-1]}"
-        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=shown)
-        made.formatter_class = argparse.RawDescriptionHelpFormatter
-        made.set_defaults(run=function)
-        return made
+        texts = {"help": function.__doc__, "description": function.__doc__, "epilog": f"example:\n{examples[-1]}"}
+        one = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+        one.set_defaults(run=function)
+        for argument, help in given.items():
+            one.add_argument(argument, help=help)
+        return one.add_argument
 
-    one = add(study, "params/quick.yaml --dry-run")
-    one.add_argument("params", help="a parameter file")
-    one.add_argument("--dry-run", action="store_true", help="print what would run")
-    one.add_argument("--cores", type=int, help="how many processes at a time (default: one a core)")
-    one = add(fit_plan, "figshare --full", "plan")
-    one.add_argument("params", help="a parameter file, or a profile's name")
-    one.add_argument("--full", action="store_true", help="print the parameters, with all that base.yaml says, instead")
-    one = add(fit, "params/figshare.yaml")
-    one.add_argument("params", help="a parameter file")
-    one.add_argument("--id", help="fit this one alone")
-    add(trials, "params/search.yaml").add_argument("params", help="a parameter file")
-    add(compare, "params/figshare.yaml").add_argument("params", help="a parameter file")
-    one = add(fetch, "figshare data/figshare")
-    one.add_argument("dataset", choices=["figshare"])
-    one.add_argument("folder", help="where to put it")
-    add(report, "params/quick.yaml").add_argument("params", help="a parameter file")
-    one = add(serve, "quick --port 8000")
-    one.add_argument("profile", help="the profile whose report it is")
-    one.add_argument("--port", type=int, default=8000)
-    add(results, "figshare").add_argument("profile", help="a profile whose tables lie under reports/")
-    add(share, "params/figshare.yaml").add_argument("params", help="a parameter file")
-    one = add(predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv classes.csv")
-    one.add_argument("model", help="a run's id or folder, a published model's name, or a .keras file")
-    one.add_argument("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
-    one.add_argument("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")
-    one.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as a table")
-    one = add(audit, "data/nickparvar data/figshare --within --csv pairs.csv --patients patients.csv")
-    one.add_argument("sets", nargs="+", type=Path, metavar="SET", help="a folder, a .csv table or a picture")
-    one.add_argument("--within", action="store_true", help="with several sets: look inside each too")
-    one.add_argument("--score", type=from_0_to_1, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
-    one.add_argument(
-        "--allow", type=from_0_to_1, default=0.0, metavar="SHARE", help="exit 0 up to this share of images"
+    option = add(study, "params/quick.yaml --dry-run", PARAMS)
+    option("--dry-run", action="store_true", help="print what would run")
+    option("--cores", type=int, help="how many processes at a time (default: one a core)")
+    option = add(fit_plan, "figshare --full", PARAMS, "plan")
+    option("--full", action="store_true", help="print the parameters, with all that base.yaml says, instead")
+    option = add(fit, "params/figshare.yaml", PARAMS)
+    option("--id", help="fit this one alone")
+    add(trials, "params/search.yaml", PARAMS)
+    add(compare, "params/figshare.yaml", PARAMS)
+    option = add(fetch, "figshare data/figshare", {})
+    option("dataset", choices=["figshare"])
+    option("folder", help="where to put it")
+    add(report, "params/quick.yaml", PARAMS)
+    option = add(serve, "quick --port 8000", PROFILE)
+    option("--port", type=int, default=8000)
+    add(results, "figshare", PROFILE)
+    add(share, "params/figshare.yaml", PARAMS)
+    option = add(
+        predict, "efficientnet_lite_figshare slice.png volume.nii.gz:42 folder --gradcam maps --csv a.csv", MODEL
     )
-    one.add_argument("--strict", action="store_true", help="stop at a picture that cannot be read (default: skip it)")
-    for name, what in (
-        ("csv", "all pairs; a folder/ gets a file for each two sets"),
-        ("json", "everything that is printed, for programs"),
-        ("html", "a page of pairs side by side, to be judged by eye; it holds the pictures"),
-        ("counts", "copies by set, part and class"),
-        ("conflicts", "pairs whose labels disagree"),
-        ("patients", "whose each image is: recovered ids and groups; a folder/ gets a file for each set"),
-        ("split", "for one set, or the first: image, label, group, part; groups kept apart"),
-    ):
-        one.add_argument(f"--{name}", metavar="FILE", help=f"write {what}")
-    one = add(export, "08c173aa6a87 --publish lite0 --onnx lite0.onnx")
-    one.add_argument("model", help="a run's id or folder; for --onnx alone also any other model, as for predict")
-    one.add_argument("--publish", metavar="NAME", help="write published/NAME: model.keras, model.json, README.md")
-    one.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
-    one.add_argument("--temperature", type=float, metavar="T", help="divide logits by T, not by the fitted temperature")
-    one = add(notebooks, "", "lab")
-    one.add_argument("options", nargs="*", help="more options for JupyterLab, after --")
+    option("image", nargs="+", help="a picture, DICOM, .nii[.gz][:k] (axial slice k), .mat, or a folder")
+    option("--gradcam", type=Path, metavar="DIR", help="write a picture of each slice under its heat map")
+    option("--csv", type=Path, metavar="FILE", help="write the answers as a table")
+    option = add(audit, "data/nickparvar data/figshare --within --csv pairs.csv --patients patients.csv", {})
+    option("sets", nargs="+", type=Path, metavar="SET", help="a folder, a .csv table or a picture")
+    option("--within", action="store_true", help="with several sets: look inside each too")
+    option("--score", type=from_0_to_1, default=0.9, help="least score of a copy, 0 to 1 (default 0.9)")
+    option("--allow", type=from_0_to_1, default=0.0, metavar="SHARE", help="exit 0 up to this share of images")
+    option("--strict", action="store_true", help="stop at a picture that cannot be read (default: skip it)")
+    for name, what in REPORTS.items():
+        option(f"--{name}", metavar="FILE", help=f"write {what}")
+    option = add(export, "08c173aa6a87 --publish lite0 --onnx lite0.onnx", MODEL)
+    option("--publish", metavar="NAME", help="write published/NAME (of a run): model.keras, model.json, README.md")
+    option("--onnx", type=Path, metavar="FILE", help="write an ONNX file; needs the extra `onnx`")
+    option("--temperature", type=float, metavar="T", help="divide logits by T, not by the fitted temperature")
+    option = add(notebooks, "", {}, "lab")
+    option("options", nargs="*", help="more options for JupyterLab, after --")
     top.epilog = "\n".join(examples)
     return top
 

@@ -255,9 +255,9 @@ def test_unreadable_files_are_named_and_counted_or_with_strict_an_error(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.png,x\n", "file, label; allowed: path"),
-        ("path,colour\na.png,x\n", "path, colour; allowed: path"),
-        ("path\n", "0 rows"),
+        ("file,label\na.png,x\n", "has no column path; found 'file', 'label'"),
+        ("path,colour\na.png,x\n", "has a column 'colour'; allowed: path"),
+        ("path\n", "lists nothing"),
         ("path\na.png\na.png\n", "'a.png' stands in more than one row"),
     ],
 )

@@ -43,8 +43,6 @@ def pairs(sets: list[Pictures], threshold: float = overlap.COPY, inside: bool = 
     Returns:
         Columns `PAIRS`. `change` says in words what was done: mirrored, turned (degrees, from 2), cropped, re-windowed
         (beyond a linear window), re-encoded or resized where none of these, nothing where all pixels are equal.
-
-    Used by `python -m btlib audit`.
     """
     tables = []
     for a, b in compared(sets, inside):
@@ -71,7 +69,7 @@ def compared(sets: list[Pictures], inside: bool = False) -> list[tuple[Pictures,
 def plain(label: str) -> str:
     """Return a label without what data sets write around it: 512Glioma and glioma_tumor become glioma.
 
-    Numbers in front, signs, and a last "tumor" fall away; normal, healthy and no tumour are one. Used by `pairs`.
+    Numbers in front, signs, and a last "tumor" fall away; normal, healthy and no tumour are one.
     """
     letters = re.sub(r"[\W_]", "", label.lower())
     letters = re.sub(r"^\d+(?=\D)", "", letters)
@@ -91,8 +89,6 @@ def counts(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame
         Columns `COUNTS`: images (in set, part and class), copies (those with a copy in of_set and of_part); exact and
         `CHANGES` by the best pair of each; conflict (those with a copy of another label). Rows only for sets that
         have pairs with each other; "all" stands for any part or class.
-
-    Used by `python -m btlib audit`.
     """
     rows = []
     for (name, other), both in owners.both_ways(table).groupby(["set_a", "set_b"], sort=False):
@@ -119,14 +115,13 @@ def affected(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> float:
 
 
 def sheet(table: pd.DataFrame, sets: list[Pictures], most: int = 200) -> str:
-    """Return an HTML page of pairs side by side, pictures inside: disagreeing labels first, then the lowest scores.
+    """Return an HTML page of pairs side by side, disagreeing labels first, then the lowest scores.
+
+    It holds pixels of the data: do not publish what you may not.
 
     Args:
-        table: as `pairs` returns it.
-        sets: where the pictures are.
+        table: as `pairs` returns it, of these sets.
         most: pairs to show.
-
-    Used by `python -m btlib audit --html`. The page holds pixels of the data: do not publish what you may not.
     """
     named = {s.name: s for s in sets}
     order = table.assign(agreeing=~table["conflict"].astype(bool)).sort_values(["agreeing", "score"]).head(most)

@@ -27,10 +27,8 @@ def explore(images, masks, maps: dict, slices: pd.DataFrame, panel: bool | None 
         images, masks: (n, S, S) uint8.
         maps: method to (n, S, S), 0 to 1.
         slices: n rows: image_id, label, outcome, predicted, confidence.
-        panel: True for the panel, False for the static picture; None: the panel where `attended`.
-
-    Returns:
-        An ipywidgets panel, or a Figure with the most confident slice of each class and outcome.
+        panel: whether to return an ipywidgets panel, or else a Figure with the most confident slice of each class and
+            outcome; None: where `attended`.
 
     Raises:
         DataError: there are no slices.
@@ -93,10 +91,7 @@ def own(name: str = "efficientnet_lite_figshare", panel: bool | None = None):
 
     Args:
         name: of the model, as for `publish.open_model`.
-        panel: True for the panel, False for the sentence that says where it is; None: the panel where `attended`.
-
-    Returns:
-        An ipywidgets panel, or Markdown.
+        panel: whether to return an ipywidgets panel, or else Markdown that says where it is; None: where `attended`.
 
     Raises:
         DataError: there is no such model.

@@ -27,8 +27,6 @@ def write(model, facts: Facts, path: Path) -> None:
         DataError: another ending, tf2onnx is not installed, the model computes in mixed precision, or it has an operation
             that cannot be said in ONNX.
         OSError: `path` cannot be written; said before the work.
-
-    Used by `python -m btlib export`.
     """
     import keras
 

@@ -27,11 +27,9 @@ def recovered(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFr
     Returns:
         Columns `PEOPLE`, a row an image. patient: its own id, else that of its best copy with one, "" where there is
         none. through and score: that copy. ambiguous: other ids among its copies, "|" between them. group: what must
-        stay on one side of a split: images connected by any chain of copies or by a patient (ids that differ only in a
+        stay on one side of a split that keeps patients apart: images connected by any chain of copies or by a patient (ids that differ only in a
         last letter are one, equal ids of two sets too). It is named by its first patient, or by its first image; an
         image on its own is its own group.
-
-    Used by `python -m btlib audit --patients`; the column `group` is the unit of a split that keeps patients apart.
     """
     people = pd.concat([t.assign(set=name) for name, t in tables.items()], ignore_index=True)
     people = people.reindex(columns=PEOPLE)
@@ -80,8 +78,6 @@ def shared(people: pd.DataFrame) -> pd.DataFrame:
     Returns:
         set, part, images, with_patient (whose patient is known or recovered), patient_in_training (of those),
         group_in_training (of all).
-
-    Used by `python -m btlib audit`.
     """
     rows = []
     for (name, part), images in people[~people["part"].isin(["", "train"])].groupby(["set", "part"], sort=False):
@@ -105,8 +101,6 @@ def clean_split(people: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         DataError: there are fewer than 16 groups.
-
-    Used by `python -m btlib audit --split`.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -119,6 +113,6 @@ def clean_split(people: pd.DataFrame) -> pd.DataFrame:
 
 
 def both_ways(table: pd.DataFrame) -> pd.DataFrame:
-    """Return every pair twice, seen from a and from b. Used by `btlib.deploy.audit`."""
+    """Return every pair twice, seen from a and from b."""
     swap = {f"{name}_{x}": f"{name}_{y}" for name in ENDS for x, y in ("ab", "ba")}
     return pd.concat([table, table.rename(columns=swap)[list(table.columns)]], ignore_index=True)

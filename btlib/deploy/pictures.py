@@ -11,16 +11,13 @@ import numpy as np
 import pandas as pd
 
 from btlib import DataError, files
-from btlib.data import figshare, folders, preprocessing
+from btlib.data import figshare, folders, preprocessing, table
 from btlib.data import manifest as manifests
 from btlib.scores import heads
 
 MATLAB = ".mat"
-PARTS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
-PARTS |= dict.fromkeys(("validation", "valid", "val"), "validation")
-"""Folders that say where their publisher puts a picture; they are no labels."""
 TABLE = ("path", "label", "patient_id", "mask", "part")
-"""Columns of a CSV table; all but the first may be absent. Masks are not looked at."""
+"""Columns of a CSV table; all but the first may be absent, and masks are not looked at."""
 COLUMNS = ("image", "path", "label", "part", "patient", "digest")
 PREPARED = SimpleNamespace(image_size=160, crop_to_head=True, low_percentile=0.5, high_percentile=99.5)
 
@@ -55,8 +52,6 @@ def read(path: Path, name: str | None = None, strict: bool = False) -> Pictures:
 
     Raises:
         DataError: nothing is there, the table cannot be used, two rows are one picture, or no picture can be read.
-
-    Used by `python -m btlib audit`.
     """
     path = Path(path)
     root, rows = _listing(path)
@@ -65,10 +60,10 @@ def read(path: Path, name: str | None = None, strict: bool = False) -> Pictures:
     readable = [result for result in results if not isinstance(result, DataError)]
     if skipped and (strict or not readable):
         raise DataError(f"{skipped[0]} ({len(skipped)} of {len(rows)} pictures of {path} cannot be read)")
-    table = pd.DataFrame([row for row, _ in readable], columns=COLUMNS)
-    stems = table["path"].map(lambda p: PurePosixPath(p).stem if p.lower().endswith(MATLAB) else p)
-    table["image"] = table["path"] if stems.duplicated().any() else stems
-    return Pictures(name or path.name, root, table, np.stack([head for _, head in readable]), skipped)
+    read_ = pd.DataFrame([row for row, _ in readable], columns=COLUMNS)
+    stems = read_["path"].map(lambda p: PurePosixPath(p).stem if p.lower().endswith(MATLAB) else p)
+    read_["image"] = read_["path"] if stems.duplicated().any() else stems
+    return Pictures(name or path.name, root, read_, np.stack([head for _, head in readable]), skipped)
 
 
 def _listing(path: Path) -> tuple[Path, list[dict]]:
@@ -93,28 +88,24 @@ def _readable(name: str) -> bool:
 
 def _described(path: str) -> dict:
     names = PurePosixPath(path).parts[:-1]
-    labels = [name for name in names if name.lower() not in PARTS]
-    parts = [PARTS[name.lower()] for name in names if name.lower() in PARTS]
+    labels = [name for name in names if name.lower() not in folders.PARTS]  # Training and Testing are no labels
+    parts = [folders.PARTS[name.lower()] for name in names if name.lower() in folders.PARTS]
     label = "" if path.lower().endswith(MATLAB) else (labels or [""])[-1]
     return {"path": path, "label": label, "part": (parts or [""])[-1], "patient": ""}
 
 
 def _table(path: Path) -> list[dict]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no CSV table ({error}); its columns may be {', '.join(TABLE)}") from None
-    unknown = [name for name in table if name not in TABLE]
-    if "path" not in table or unknown or not len(table):
-        raise DataError(
-            f"{path}: has {len(table)} rows and the columns {', '.join(table)}; "
-            f"allowed: path, and if known {', '.join(TABLE[1:])}; at least one row"
-        )
-    twice = table["path"][table["path"].duplicated()]
-    if len(twice):
-        raise DataError(f"{path}: {twice.iloc[0]!r} stands in more than one row")
-    table = table.rename(columns={"patient_id": "patient"}).reindex(columns=["path", "label", "part", "patient"])
-    return table.fillna("").to_dict("records")
+    lines = table.rows(path, TABLE[:1])
+    if unknown := [name for name in lines[0] if name and name not in TABLE]:
+        raise DataError(f"{path}: has a column {unknown[0]!r}; allowed: {', '.join(TABLE)}")
+    paths = pd.Series([line["path"] for line in lines])
+    if paths.duplicated().any():
+        raise DataError(f"{path}: {paths[paths.duplicated()].iloc[0]!r} stands in more than one row")
+    return [
+        {"path": line["path"], "label": line.get("label", ""), "part": line.get("part", "")}
+        | {"patient": line.get("patient_id", "")}
+        for line in lines
+    ]
 
 
 def _row(root: Path, row: dict) -> tuple[dict, np.ndarray] | DataError:

@@ -42,7 +42,7 @@ WIDTH = 80
 
 
 def columns(classes: Sequence[str]) -> list[str]:
-    """Return the keys of what `classify` yields, in order. Used by `python -m btlib predict`."""
+    """Return the keys of what `classify` yields, in order."""
     return ["file", "class", *(f"p_{c}" for c in classes), "energy", "warning", "error", "gradcam"]
 
 
@@ -61,8 +61,6 @@ def classify(model, facts: publish.Facts, names: Sequence[str], overlays: Path |
     Yields:
         Dicts with the keys `columns`, in the order of `names`: class and calibrated probabilities or an error, one
         line; numbers are None and words empty where there is nothing to say.
-
-    Used by `python -m btlib predict`, and by `explorer.own`.
     """
     empty = dict.fromkeys(columns(facts.classes)) | dict.fromkeys(("warning", "error", "gradcam"), "")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -94,8 +92,6 @@ def expand(names: Sequence[str]) -> tuple[list[str], int]:
     Returns:
         What has to be read or refused by name; and how many files and folders were passed over: hidden ones, those that
         systems leave (`files.is_stray`), texts and indexes.
-
-    Used by `python -m btlib predict`.
     """
     listed, passed_over = [], 0
     for name in names:
@@ -116,20 +112,13 @@ def _is_aside(leaf: str) -> bool:
 
 
 def read(name: str) -> Slice:
-    """Read one slice from a file of any format that the study knows.
-
-    DICOM is known by its content, whatever its name. Its file must hold one frame; values are taken without windowing,
-    inverted where MONOCHROME1. Of a NIfTI file, axial slice k is taken for "file.nii.gz:k", counted from 0 at the feet, else
-    the middle one, laid out as radiologists do: front above, the patient's right on the left. Both are stretched to square
-    pixels.
+    """Read one slice from a file of any format that the study knows; DICOM is known by its content, whatever its name.
 
     Args:
-        name: of a file; for NIfTI, ":k" may follow.
+        name: of a file; for NIfTI, ":k" may follow: the axial slice, else the middle one is taken.
 
     Raises:
         DataError: it is missing, empty, damaged, too large, of another format, or all its pixels are alike.
-
-    Used by `classify`.
     """
     path, number = re.fullmatch(r"(.*?)(?::(\d+))?", name, re.S).groups() if ".nii" in name.lower() else (name, None)
     shown = plain(name)
@@ -227,20 +216,12 @@ def _overlay(model, facts: publish.Facts, prepared: np.ndarray, row: dict, path:
 
 
 def heading(classes: Sequence[str]) -> str:
-    """Return the line above those of `line`. Used by `python -m btlib predict`."""
+    """Return the line above those of `line`."""
     return _joined(classes, "class", list(classes) if _fits(classes) else ["p", "next", "p"], "file")
 
 
 def line(row: dict, classes: Sequence[str], name: str) -> str:
-    """Write an answered row for a terminal: class, probabilities, name; a warning below it.
-
-    Args:
-        row: what `classify` yields.
-        classes: of the model; where not all fit into a line, the two likeliest are shown.
-        name: of the file, as it is to be shown.
-
-    Used by `python -m btlib predict`.
-    """
+    """Write a row of `classify` for a terminal: class, probabilities (the two highest, if not all fit), name, warning."""
     if _fits(classes):
         cells = [f"{row[f'p_{c}']:.3f}" for c in classes]
     else:
@@ -263,7 +244,7 @@ def _joined(classes: Sequence[str], first: str, cells: list[str], last: str) -> 
 
 
 def plain(name: str) -> str:
-    """Return a file's name on one line, whatever bytes it has. Used by `classify` and `python -m btlib predict`."""
+    """Return a file's name on one line, whatever bytes it has."""
     return name if name.isprintable() else ascii(name)
 
 

@@ -43,15 +43,10 @@ class Facts(params.Section):
 
 
 def find(name: str) -> Path:
-    """Return the .keras file of a run (its folder or id), of a published model (its folder or name), or as given.
-
-    Args:
-        name: looked up as a path first, then in runs/, then in published/.
+    """Return the .keras file of a name: a path, else a run of runs/, else a model of published/.
 
     Raises:
         DataError: there is none; the message lists the published models and the runs.
-
-    Used by `open_model`.
     """
     path = Path(name)
     if path.is_file() and path.suffix == ".keras":
@@ -75,18 +70,13 @@ def _shelves() -> tuple[Path, ...]:
 
 
 def open_model(name: str) -> tuple:
-    """Load a model with its facts; Keras's safe mode stays on, so no code that a file carries is run.
-
-    Args:
-        name: as for `find`.
+    """Load the model that `find` finds; Keras's safe mode stays on, so no code that a file carries is run.
 
     Returns:
         keras.Model, its `Facts`, and what has to be said about them, a list of sentences.
 
     Raises:
         DataError: there is no such model, it cannot be loaded safely, or it has other logits than its facts have classes.
-
-    Used by `python -m btlib predict` and `export`.
     """
     path = find(name)
     model = _load(path)
@@ -156,15 +146,10 @@ def _facts_beside(path: Path, image_size: int) -> tuple[Facts, list[str]]:
         return facts_of(runs.read(path.parent)), []
     quick = params.load("quick")
     prepared = quick.preprocessing.model_copy(update={"image_size": image_size})
-    facts = Facts(
-        name=path.stem,
-        data="unknown slices",
-        classes=quick.classes,
-        preprocessing=prepared,
-        temperature=None,
-        energy=None,
-    )
-    return facts, [f"no {beside.name} beside it: slices are prepared as params/quick.yaml says"]
+    facts = {"name": path.stem, "data": "unknown slices", "classes": quick.classes, "preprocessing": prepared}
+    return Facts(**facts, temperature=None, energy=None), [
+        f"no {beside.name} beside it: slices are prepared as params/quick.yaml says"
+    ]
 
 
 def facts_of(run: runs.Run, name: str | None = None, temperature: float | None = None) -> Facts:
@@ -177,8 +162,6 @@ def facts_of(run: runs.Run, name: str | None = None, temperature: float | None =
         run: finished.
         name: None for "<model>, run <id>".
         temperature: to be used in place of the fitted one, above 0.
-
-    Used by `write`, `open_model`.
     """
     _, logits, _ = results.truth(run.predictions())
     known = special.logsumexp(logits, axis=1) if len(logits) else logits
@@ -193,21 +176,16 @@ def facts_of(run: runs.Run, name: str | None = None, temperature: float | None =
 
 
 def write(run: runs.Run, name: str, temperature: float | None = None) -> Path:
-    """Write published/<name>/: the model without its optimizer, its facts and its card.
+    """Write published/<name>/, and return it: the model without its optimizer, its facts and its card.
 
     Args:
         run: finished; its accuracy goes into the card.
         name: lower-case letters, digits, "-" and "_".
         temperature: as for `facts_of`.
 
-    Returns:
-        The folder.
-
     Raises:
         DataError: the name is no such name, the temperature is none, or the model is larger than `MAX_BYTES`; nothing is
             written then.
-
-    Used by `python -m btlib export`.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise DataError(f"--publish: got {name!r}; allowed: lower-case letters, digits, - and _")

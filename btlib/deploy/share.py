@@ -17,18 +17,12 @@ COLUMNS = tuple(name for name in manifests.COLUMNS if name != "path")
 
 
 def write(study: params.Study) -> Path:
-    """Write reports/<profile>/manifest.csv, parts.csv and croissant.json, which describes both.
-
-    Args:
-        study: the parameters; its data must be there.
-
-    Returns:
-        The path of croissant.json.
+    """Write reports/<profile>/manifest.csv, parts.csv and croissant.json, which describes both; return the last.
 
     Raises:
         DataError: the data are not there, or cannot carry a protocol.
 
-    Source: Croissant 1.0, mlcommons.org. Used by `python -m btlib share`.
+    Source: Croissant 1.0, mlcommons.org.
     """
     table, folder = datasets.manifest(study.data), tables.folder(study.profile)
     written = {"manifest": table[list(COLUMNS)], "parts": parts(study, table)}
@@ -41,16 +35,10 @@ def write(study: params.Study) -> Path:
 
 
 def parts(study: params.Study, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the part of every slice in every fit of the proposed network.
-
-    Args:
-        study: protocols with their seeds, classes and split.
-        table: the manifest.
+    """Return the part of every slice of a manifest in every fit of the proposed network.
 
     Returns:
         image_id, and a column <protocol>_seed<s>_fold<f> each: "train", "validation" or "test".
-
-    Used by `write`.
     """
     some, author = table[table["label"].isin(study.classes)], datasets.author_folds(study.data)
     made = {"image_id": some["image_id"].to_numpy()}
@@ -69,8 +57,6 @@ def described(profile: str, written: dict[str, pd.DataFrame], hashes: dict[str, 
         profile: the study's.
         written: table by its name, as it lies in <name>.csv.
         hashes: SHA-256 of each of these files, in hex.
-
-    Used by `write`.
     """
     words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     objects = [
@@ -78,20 +64,9 @@ def described(profile: str, written: dict[str, pd.DataFrame], hashes: dict[str, 
         | {"encodingFormat": "text/csv", "sha256": digest}
         for name, digest in hashes.items()
     ]
-    return {
-        "@context": words["context"],
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"slices-and-parts-{profile}",
-        "description": words["description"],
-        "license": "https://creativecommons.org/licenses/by/4.0/",
-        "url": "https://doi.org/10.6084/m9.figshare.1512427",
-        "citeAs": "Cheng, brain tumor dataset, Figshare, doi 10.6084/m9.figshare.1512427",
-        "version": "1.0.0",
-        "datePublished": "2026-11-25",
-        "distribution": objects,
-        "recordSet": [_records(name, frame, words["columns"]) for name, frame in written.items()],
-    }
+    about = {key: text.format(profile=profile) if key == "name" else text for key, text in words["about"].items()}
+    records = [_records(name, frame, words["columns"]) for name, frame in written.items()]
+    return about | {"distribution": objects, "recordSet": records}
 
 
 def _records(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> dict:

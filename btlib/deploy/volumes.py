@@ -11,8 +11,6 @@ from btlib.data import folders
 MAX_VOXELS = 2**29
 HEAD = 132
 """So many bytes at a file's start tell whether it is DICOM."""
-
-
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -28,11 +26,8 @@ def is_dicom(head: bytes, preamble: bool = True) -> bool:
     """Say by a file's first `HEAD` bytes whether it is DICOM.
 
     Args:
-        head: the bytes.
         preamble: whether the mark after the preamble decides alone; else a first element of group 2 or 8 does, too, as old
             scanners left the preamble out.
-
-    Used by `predict.read`.
     """
     if head[128:132] == b"DICM":
         return True
@@ -42,16 +37,13 @@ def is_dicom(head: bytes, preamble: bool = True) -> bool:
 
 
 def dicom(path: str) -> Slice:
-    """Read a DICOM file of one frame: its values rescaled, not windowed; black low; padding as dark as the darkest.
-
-    Args:
-        path: the file, with or without a preamble.
+    """Read a DICOM file of one frame, square: values rescaled, not windowed; black low; padding as dark as the darkest.
 
     Raises:
         DataError: it holds no picture, more than one, a segmentation, colours other than 8-bit RGB, or compressed pixels
             that no installed package decodes.
 
-    Source: DICOM PS3.3, C.7.6.3 and C.11.1. Used by `predict.read`.
+    Source: DICOM PS3.3, C.7.6.3 and C.11.1.
     """
     try:
         import pydicom
@@ -163,8 +155,6 @@ def nifti(path: str, number: int | None) -> Slice:
 
     Raises:
         DataError: it is no single volume of real numbers, no axis runs from feet to head, or there is no such slice.
-
-    Used by `predict.read`.
     """
     import nibabel
 
