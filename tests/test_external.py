@@ -7,7 +7,7 @@ import pytest
 from btlib import DataError, params
 from btlib.figures import external as figures
 from btlib.fitting import runs
-from btlib.study import external, sentences
+from btlib.study import external
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 PAIRS = pd.DataFrame(
@@ -157,7 +157,7 @@ def test_a_study_without_external_set_has_tables_without_rows(study):
     classes, ood = external.by_class(study, predicted), external.unknown(predicted, predicted)
     calibrated, eye = external.calibration({}, 1.0), external.checked(study, {}, pairs)
     assert classes.empty and ood.empty and calibrated.empty and eye.empty and external.examples(pairs).empty
-    assert "names no external set" in sentences.external_in_words(study, cross, classes, eye, calibrated, ood)
+    assert "names no external set" in external.in_words(study, cross, classes, eye, calibrated, ood)
 
 
 def test_each_class_has_its_copies_and_its_clean_slices(study, predicted):
@@ -172,7 +172,7 @@ def test_each_class_has_its_copies_and_its_clean_slices(study, predicted):
 def test_words_say_what_the_tables_hold(study, predicted):
     cross, classes = external.scores(study, predicted), external.by_class(study, predicted)
     none = pd.DataFrame(columns=["scaling"])
-    text = sentences.external_in_words(study, cross, classes, none, none, none)
+    text = external.in_words(study, cross, classes, none, none, none)
     assert "**far**: 2 of 4 slices (50.00 %) are copies" in text
     assert "**far**: clean: accuracy 50.00 %" in text
     assert "No clean slice shows meningioma:" in text and "No slice shows" not in text
@@ -190,7 +190,7 @@ def test_two_sets_stand_in_one_table_each_with_its_own_copies(study, other):
 def test_a_set_that_is_not_there_is_passed_over_with_where_to_get_it_unless_required(home):
     study = params.load("figshare")
     assert external.load(study) == {}
-    words = sentences.absent_in_words(study)
+    words = external.absent_in_words(study)
     assert words.count("Passed over") == 3
     assert "nickparvar: no such data folder; get it from Kaggle: masoudnickparvar" in words
     required = study.external["pmram"].model_copy(update={"required": True})

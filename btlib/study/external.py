@@ -22,7 +22,7 @@ from btlib.scores import calibration as confidence
 from btlib.scores import overlap
 from btlib.scores.classification import softmax
 from btlib.scores.resampling import share
-from btlib.study import results
+from btlib.study import results, sentences
 
 PARTS = ("all", "overlapping", "held_out_copies", "clean")
 """All external slices of the classes; those with a source in training; those with sources held out only; those with none."""
@@ -284,6 +284,60 @@ def shift(measured: pd.DataFrame) -> pd.DataFrame:
             v = values.astype(float)
             rows.append((name, of_set, len(v), v.mean(), v.std(), *v.quantile([0.05, 0.5, 0.95])))
     return pd.DataFrame(rows, columns=["measure", "set", "n", "mean", "sd", "p5", "median", "p95"])
+
+
+def absent_in_words(study: params.Study) -> str:
+    """Say which external sets were passed over and where to get them, a line each. Markdown."""
+    lacks = {name: datasets.absent(data) for name, data in study.external.items()}
+    return "\n".join(f"- Passed over: {name}. {lack}." for name, lack in lacks.items() if lack)
+
+
+def in_words(study, cross, classes, eye, calibrated, ood) -> str:
+    """Say what external sets show, from the tables of these names (eye: overlap_checked.csv). Markdown."""
+    lines = [sentences.banner(study), "", *filter(None, [absent_in_words(study)])]
+    if not study.external:
+        lines.append("The parameter file names no external set (`external: null`), so nothing was scored.")
+    for name, rows in cross.groupby("set", sort=False):
+        lines += [f"- **{name}**: {line}" for line in _set_in_words(rows, classes[classes["set"] == name])]
+    for row in eye.itertuples():
+        lines.append(
+            f"- {row.set}, by eye: {row.measure} {sentences.percent(row.value, row.low, row.high)} of {row.n} slices."
+        )
+    for row in calibrated[calibrated["scaling"] == "after"].itertuples():
+        before = calibrated[(calibrated["slices"] == row.slices) & (calibrated["scaling"] == "before")].iloc[0]
+        lines.append(
+            f"- Calibration error (ECE), {row.slices}: {100 * before['ece']:.1f} points before and "
+            f"{100 * row.ece:.1f} after scaling with T = {row.temperature:.2f}."
+        )
+    for row in ood.itertuples():
+        lines.append(
+            f"- {row.set}: {row.score.replace('_', ' ')} tells {row.n_unknown} slices of no class from those of a class "
+            f"({row.known}) with AUROC {row.auroc:.3f}."
+        )
+    return "\n".join(lines)
+
+
+def _set_in_words(cross: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
+    """One set's copies, scores, and classes that its clean slices do not show."""
+    counts = cross.drop_duplicates("slices").set_index("slices")["n"]
+    copied = counts["all"] - counts["clean"]
+    lines = [
+        f"{copied} of {counts['all']} slices ({sentences.percent(copied / max(counts['all'], 1))}) are copies of the study's own "
+        f"slices, at a score of {overlap.COPY} or more."
+    ]
+    for row in cross[cross["n"] > 0].itertuples():
+        kind = "" if row.augmentation == "none" else f", {row.augmentation}"
+        accuracy = sentences.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
+        lines.append(
+            f"{row.slices.replace('_', ' ')}{kind}: accuracy {accuracy} of {row.n} slices, "
+            f"balanced {sentences.percent(row.balanced_accuracy)}."
+        )
+    n = classes.set_index(["slices", "label"])["n"]
+    for kind, words in (("all", "No slice shows"), ("clean", "No clean slice shows")):
+        missing = [label for label in n.loc[kind].index if not n[kind, label] and (kind == "all" or n["all", label])]
+        if missing:
+            lines.append(f"{words} {' or '.join(missing)}: the {kind} score says nothing about that class.")
+    return lines
 
 
 def _probabilities(table: pd.DataFrame, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
-"""What the notebooks say in words, in Markdown: the line on top of each, and what it found; every number is of a table."""
+"""What the notebooks say in words, in Markdown: the line on top of each, and what it found; every number is of a table.
+
+Notebook 06's are in `external`: every notebook imports this module, and is run again when what it imports changes.
+"""
 
 import numpy as np
 import pandas as pd
 
 from btlib import params
-from btlib.data import datasets
 from btlib.fitting import runs
-from btlib.scores import localisation, overlap
 
 NO_SCORES = "No slice of this data set has a mask: its maps are shown, and not scored."
 
@@ -115,7 +116,7 @@ def maps_in_words(study: params.Study, table: pd.DataFrame, beaten: pd.DataFrame
     whole = table[table["by"] == "all"].set_index(["model", "method", "grid", "score"])
     for model, grid in table.loc[table["method"] == method, ["model", "grid"]].drop_duplicates().to_numpy():
         energy, pointing, iou = (_mean(whole.loc[(model, method, grid, s)]) for s in ("energy", "pointing", "iou"))
-        ceiling, chance = (_mean(whole.loc[(model, m, grid, "energy")]) for m in (localisation.CEILING, "uniform"))
+        ceiling, chance = (_mean(whole.loc[(model, m, grid, "energy")]) for m in ("ceiling", "uniform"))
         verdict = beaten[(beaten["model"] == model) & (beaten["method"] == method)].iloc[0]
         whether = "exceed" if verdict["exceeds"] else "do **not** exceed"
         but = "" if verdict["exceeds"] else f" (not exceeded: {verdict['not_exceeded']})"
@@ -145,58 +146,6 @@ def _erased(table: pd.DataFrame) -> str:
         f" {spread('tumour', False)} by others; in {spread('elsewhere', True)} and {spread('elsewhere', False)} with as"
         " much of the head erased elsewhere."
     )
-
-
-def absent_in_words(study: params.Study) -> str:
-    """Say which external sets were passed over and where to get them, a line each: notebook 06."""
-    lacks = {name: datasets.absent(data) for name, data in study.external.items()}
-    return "\n".join(f"- Passed over: {name}. {lack}." for name, lack in lacks.items() if lack)
-
-
-def external_in_words(study, cross, classes, eye, calibrated, ood) -> str:
-    """Say what external sets show: notebook 06, from its tables of these names (eye: overlap_checked.csv)."""
-    lines = [banner(study), "", *filter(None, [absent_in_words(study)])]
-    if not study.external:
-        lines.append("The parameter file names no external set (`external: null`), so nothing was scored.")
-    for name, rows in cross.groupby("set", sort=False):
-        lines += [f"- **{name}**: {line}" for line in _set_in_words(rows, classes[classes["set"] == name])]
-    for row in eye.itertuples():
-        lines.append(f"- {row.set}, by eye: {row.measure} {percent(row.value, row.low, row.high)} of {row.n} slices.")
-    for row in calibrated[calibrated["scaling"] == "after"].itertuples():
-        before = calibrated[(calibrated["slices"] == row.slices) & (calibrated["scaling"] == "before")].iloc[0]
-        lines.append(
-            f"- Calibration error (ECE), {row.slices}: {100 * before['ece']:.1f} points before and "
-            f"{100 * row.ece:.1f} after scaling with T = {row.temperature:.2f}."
-        )
-    for row in ood.itertuples():
-        lines.append(
-            f"- {row.set}: {row.score.replace('_', ' ')} tells {row.n_unknown} slices of no class from those of a class "
-            f"({row.known}) with AUROC {row.auroc:.3f}."
-        )
-    return "\n".join(lines)
-
-
-def _set_in_words(cross: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
-    """One set's copies, scores, and classes that its clean slices do not show."""
-    counts = cross.drop_duplicates("slices").set_index("slices")["n"]
-    copied = counts["all"] - counts["clean"]
-    lines = [
-        f"{copied} of {counts['all']} slices ({percent(copied / max(counts['all'], 1))}) are copies of the study's own "
-        f"slices, at a score of {overlap.COPY} or more."
-    ]
-    for row in cross[cross["n"] > 0].itertuples():
-        kind = "" if row.augmentation == "none" else f", {row.augmentation}"
-        accuracy = percent(row.accuracy, row.accuracy_low, row.accuracy_high)
-        lines.append(
-            f"{row.slices.replace('_', ' ')}{kind}: accuracy {accuracy} of {row.n} slices, "
-            f"balanced {percent(row.balanced_accuracy)}."
-        )
-    n = classes.set_index(["slices", "label"])["n"]
-    for kind, words in (("all", "No slice shows"), ("clean", "No clean slice shows")):
-        missing = [label for label in n.loc[kind].index if not n[kind, label] and (kind == "all" or n["all", label])]
-        if missing:
-            lines.append(f"{words} {' or '.join(missing)}: the {kind} score says nothing about that class.")
-    return lines
 
 
 def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFrame) -> str:
