@@ -33,6 +33,11 @@ def chain(shape, *parts):
         ((8, 8, 6), layers.Conv2D(4, 1, groups=2), 8 * 8 * (6 // 2) * 4),
         ((8, 8, 3), layers.DepthwiseConv2D(5, padding="same"), 8 * 8 * 5 * 5 * 3),
         ((8, 8, 3), layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 8 * 8 * 3 * 3 * 3 * 2),
+        # Strides are of the depthwise half; the pointwise half sees its output.
+        ((8, 8, 3), layers.SeparableConv2D(4, 3, strides=2, padding="same"), 4 * 4 * (3 * 3 * 3 + 3 * 4)),
+        ((9, 3), layers.SeparableConv1D(4, 3), 7 * (3 * 3 + 3 * 4)),
+        # Each place of the input is multiplied by the whole kernel.
+        ((8, 8, 3), layers.Conv2DTranspose(4, 3, strides=2), 8 * 8 * 3 * 3 * 3 * 4),
         ((9, 7), layers.EinsumDense("abc,cd->abd", (9, 5)), 9 * 7 * 5),
         ((9, 7), layers.EinsumDense("abc,cde->abde", (9, 2, 5)), 9 * 7 * 2 * 5),
         ((9, 2, 7), layers.EinsumDense("abcd,cde->abe", (9, 5)), 9 * 2 * 7 * 5),
@@ -101,13 +106,18 @@ class Scale(layers.Layer):
         return x * self.scale
 
 
-def test_macs_are_none_where_they_cannot_be_counted():
-    assert counts.macs(chain((6,), Matrix())) is None
-    assert counts.macs(chain((8, 8, 3), chain((8, 8, 3), Matrix()))) is None
-    assert counts.macs(chain((4, 3), layers.LSTM(2))) is None
-    assert counts.macs(chain((8, 8, 3), layers.Conv2DTranspose(4, 3))) is None
-    assert counts.macs(chain((None, None, 3), layers.Conv2D(4, 3))) is None
-    assert counts.macs(chain((8, 8, 3), Scale(), layers.Conv2D(4, 1))) == 8 * 8 * 3 * 4
+def test_macs_are_none_with_a_reason_where_they_cannot_be_counted():
+    assert counts.macs_or_reason(chain((6,), Matrix(name="mine"))) == (
+        None,
+        "layer mine: a Matrix's multiply-adds are not known",
+    )
+    inside = chain((8, 8, 3), chain((8, 8, 3), Matrix(name="deep")))
+    assert counts.macs(inside) is None and "layer deep" in counts.macs_or_reason(inside)[1]
+    recurrent = counts.macs_or_reason(chain((4, 3), layers.LSTM(2, name="memory")))
+    assert recurrent[0] is None and "LSTM" in recurrent[1]
+    value, reason = counts.macs_or_reason(chain((None, None, 3), layers.Conv2D(4, 3)))
+    assert value is None and "no fixed size" in reason
+    assert counts.macs_or_reason(chain((8, 8, 3), Scale(), layers.Conv2D(4, 1))) == (8 * 8 * 3 * 4, "")
 
 
 def lite0():

@@ -357,6 +357,12 @@ def test_a_fit_with_erased_tumours_and_no_validation_slices_ends(study, home):
     assert "val_loss" not in run.history()
 
 
+def test_a_network_whose_multiply_adds_are_unknown_is_fitted_and_says_why(study, home, monkeypatch):
+    monkeypatch.setattr(training.counts, "macs_or_reason", lambda model: (None, "layer mine: is not known"))
+    about = training.fit(study, wanted(study)).provenance()
+    assert (about["macs"], about["macs_unknown"]) == (None, "layer mine: is not known")
+
+
 def test_a_stages_size_is_whole_32s_and_goes_unsaid_where_it_is_the_studys(study):
     stage = study.recipes["scratch"].stages[0]
     sizes = {(scale, full): stage.model_copy(update={"image_scale": scale}).size_of(full) for scale, full in SIZES}

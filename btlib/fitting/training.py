@@ -116,7 +116,8 @@ def fit_split(
             len(wanted.classes),
             wanted.output_stride,
         )
-        costs = {"parameters": model.count_params(), "macs": counts.macs(model)}
+        macs, unknown = counts.macs_or_reason(model)
+        costs = {"parameters": model.count_params(), "macs": macs} | ({"macs_unknown": unknown} if unknown else {})
         state = _State(folder, model)
         for norm in _norms(model):
             norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device

@@ -20,6 +20,14 @@ COLUMNS = (
 
 
 def macs(model) -> int | None:
+    """Count the multiply-adds of one slice's forward pass, or return None where they cannot be counted.
+
+    Arguments and what is counted: `macs_or_reason`, which says why. Used by notebooks 03 and 07.
+    """
+    return macs_or_reason(model)[0]
+
+
+def macs_or_reason(model) -> tuple[int | None, str]:
     """Count the multiply-adds of one slice's forward pass, layer by layer, as an empty slice goes through.
 
     Counted: convolutions, dense layers, attention with its two products of tokens by tokens, at any depth, as often as
@@ -27,10 +35,11 @@ def macs(model) -> int | None:
     without weights does. Papers often call these figures FLOPs.
 
     Args:
-        model: built keras.Model; it is left as it was.
+        model: built keras.Model with fixed input sizes; it is left as it was.
 
     Returns:
-        The count, or None where an input has no fixed size, or a layer is of a kind that this does not know.
+        The count and "", or None and the reason: an input without a fixed size, or a layer with a matrix of weights of
+        a kind that this does not know. Nothing is raised for either, so that it can be asked before a fit.
 
     Source: Tan, Le, "EfficientNet", ICML 2019, table 2 (0.39 billion for B0). Used by notebooks 03 and 07.
     """
@@ -38,14 +47,21 @@ def macs(model) -> int | None:
 
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
     if not shapes or None in sum(shapes, ()):
-        return None
+        return None, f"model {model.name}: input {shapes} has no fixed size"
     empty = [np.zeros((1, *shape), "float32") for shape in shapes]
     with _calls() as calls:
         model(empty if len(empty) > 1 else empty[0], training=False)
-    products = [_products(layer, inputs, output) for layer, inputs, output in calls]
-    called = {id(layer) for layer, _, _ in calls}
-    uncalled = [w for layer in model._flatten_layers() if id(layer) not in called for w in _own_weights(layer)]
-    return None if None in products or any(map(_is_matrix, uncalled)) else sum(products)
+    total, seen = 0, set()
+    for layer, inputs, output in calls:
+        seen.add(id(layer))
+        products = _products(layer, inputs, output)
+        if products is None:
+            return None, f"layer {layer.name}: a {type(layer).__name__}'s multiply-adds are not known"
+        total += products
+    for layer in model._flatten_layers():
+        if id(layer) not in seen and any(map(_is_matrix, _own_weights(layer))):
+            return None, f"layer {layer.name}: a {type(layer).__name__} with weights, and no call of it was seen"
+    return total, ""
 
 
 @contextlib.contextmanager
@@ -74,7 +90,11 @@ def _products(layer, inputs: dict[str, tuple], output: tuple) -> int | None:
     from keras import layers as known
 
     kernels = [w.shape for w in _own_weights(layer) if w.name.endswith("kernel")]
-    if isinstance(layer, known.MultiHeadAttention) and len(inputs["query"]) == 3:
+    entered = next(iter(inputs.values()), ())
+    first = getattr(layer, "data_format", None) == "channels_first"
+    if isinstance(layer, known.MultiHeadAttention):
+        if len(inputs["query"]) != 3:
+            return None
         pairs = inputs["query"][1] * inputs["value"][1]  # each query meets each key, and each weight its value
         return layer.num_heads * pairs * (layer.key_dim + layer.value_dim)
     if isinstance(layer, known.EinsumDense):
@@ -82,14 +102,17 @@ def _products(layer, inputs: dict[str, tuple], output: tuple) -> int | None:
         return math.prod(output) * math.prod(
             size for letter, size in zip(summed, layer.kernel.shape, strict=True) if letter not in made
         )
-    last = getattr(layer, "data_format", None) != "channels_first"
-    if isinstance(layer, (known.Conv2D, known.DepthwiseConv2D, known.Dense)) and last:
+    if isinstance(layer, (known.Conv1DTranspose, known.Conv2DTranspose, known.Conv3DTranspose)):
+        return math.prod(entered[2:] if first else entered[1:-1]) * sum(map(math.prod, kernels))
+    convolutions = (known.Conv1D, known.Conv2D, known.Conv3D, known.SeparableConv1D, known.SeparableConv2D)
+    if isinstance(layer, (*convolutions, known.DepthwiseConv1D, known.DepthwiseConv2D, known.Dense)):
         # A kernel is applied once at every place of the output.
-        return math.prod(output[1:-1]) * sum(map(math.prod, kernels))
-    without = (known.MultiHeadAttention, known.GroupQueryAttention, known.Attention, known.AdditiveAttention, known.Dot)
-    if isinstance(layer, known.Embedding):
-        return 0  # rows are looked up
-    return None if isinstance(layer, without) or any(map(_is_matrix, _own_weights(layer))) else 0
+        return math.prod(output[2:] if first else output[1:-1]) * sum(map(math.prod, kernels))
+    without = (known.Embedding,)  # rows are looked up
+    others = (known.GroupQueryAttention, known.Attention, known.AdditiveAttention, known.Dot)
+    if isinstance(layer, others) or (not isinstance(layer, without) and any(map(_is_matrix, _own_weights(layer)))):
+        return None
+    return 0
 
 
 def _own_weights(layer) -> list:
