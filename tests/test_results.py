@@ -346,3 +346,40 @@ def test_a_run_without_validation_slices_takes_its_temperature_from_slices_of_ot
     plan = runs.plan(kept, datasets.fingerprint(kept.data))
     run = training.fit(kept, plan["fit"].iloc[0])
     assert results.temperature(plan, run, run.fit.protocol)[1].endswith("slices: its validation slices")
+
+
+def test_test_slices_with_a_near_identical_training_slice_are_told_from_the_others(study, home):
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    manifest = datasets.manifest(study.data)
+    (run, *_) = [training.fit(study, fit) for fit in plan["fit"].drop_duplicates()]
+    tested, held = run.predictions("test"), set(run.predictions()["image_id"])
+    trained = [
+        i for i, c in zip(manifest["image_id"], manifest["label"], strict=True) if i not in held and c in study.classes
+    ]
+    a, b, c = tested["image_id"].iloc[:3]
+    unseen = next(i for i in run.predictions("validation")["image_id"])
+    # In either order; a pair with a validation slice, or of two test slices, is none with training.
+    pairs = pd.DataFrame([(a, trained[0]), (trained[1], b), (c, unseen), (a, c)], columns=["image_id_a", "image_id_b"])
+    found = results.neighbours(study, plan, pairs, manifest)
+    own = found[(found["protocol"] == run.fit.protocol) & (found["label"] == "all")].set_index("neighbour")
+    y, logits, _ = results.truth(tested)
+    right = logits.argmax(1) == y
+    assert own["n"].to_dict() == {"in training": 2, "none": len(tested) - 2}
+    assert own.loc["in training", "accuracy"] == right[:2].mean()
+    assert own.loc["none", "accuracy"] == pytest.approx(right[2:].mean())
+
+
+def test_what_a_split_loses_is_told_against_the_published_one_where_none_is_at_random(study, home, monkeypatch):
+    given = study.model_dump()
+    given["protocols"] = [{"protocol": p, "seeds": [0]} for p in ("patient_holdout", "group_holdout")]
+    monkeypatch.setattr(results.splits, "LOOSE", ("image_holdout", "patient_holdout"))
+    given["comparison"] = {"protocol": "patient_holdout", "seeds": [0]}
+    given["gradcam"]["protocol"] = given["ablation"]["protocol"] = "patient_holdout"
+    other = params.check(given, "x")
+    plan = runs.plan(other, datasets.fingerprint(other.data))
+    for fit in plan["fit"].drop_duplicates():
+        training.fit(other, fit)
+    table = results.leakage(other, plan).set_index("protocol")
+    assert np.isnan(table.loc["patient_holdout", "difference"])
+    gap = table.loc["group_holdout", "accuracy"] - table.loc["patient_holdout", "accuracy"]
+    assert table.loc["group_holdout", "difference"] == pytest.approx(gap)

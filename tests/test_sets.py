@@ -12,7 +12,7 @@ from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs, training
 from btlib.models import registry as models
-from btlib.scores import explanations, map_tables
+from btlib.scores import explanations, map_tables, overlap
 from btlib.study import describe, probing, results, verdicts
 
 
@@ -58,7 +58,7 @@ def test_any_number_of_classes_is_trained_on_from_a_table_with_masks(home, study
     summary = describe.summary(describe.slices(study.data), study.classes)
     assert summary["label"].tolist() == [*classes, "all"] and (summary["with_mask"] == summary["slices"]).all()
     assert len(describe.one_of_each(dataset.manifest, study.classes)) == len(classes)
-    splits = describe.partitions(study, dataset)
+    splits = describe.partitions(study, dataset, overlap.within(dataset))
     assert splits.set_index("protocol").loc["patient_holdout", "patients_crossing"] == 0
     # Notebook 04.
     size = study.preprocessing.image_size
@@ -88,7 +88,7 @@ def test_a_label_that_is_no_class_takes_no_part(home, study, tmp_path):
     path = hospital(tmp_path, ("a", "b", "healthy"))
     study = study_of(study, path, ("b", "a"))
     dataset = training.prepare(study)
-    splits = describe.partitions(study, dataset)
+    splits = describe.partitions(study, dataset, overlap.within(dataset))
     assert (splits[["n_train", "n_validation", "n_test"]].sum(axis=1) == 40).all()
     run = training.find(study, "toy", "patient_holdout")
     assert list(run.predictions().filter(like="logit_")) == ["logit_b", "logit_a"]

@@ -37,6 +37,9 @@ PROTOCOLS = {
 """Every protocol by its name; a new one is a row. COLUMN_holdout and COLUMN_folds name any manifest column besides, also one
 that a table of slices has of its own (scanner_folds)."""
 
+LOOSE = ("image_holdout", "published")
+"""Protocols that keep nothing together; what the others lose is told against the first of them that was fitted."""
+
 UNITS = {"image_id": "slices", "patient_id": "patients", "patient_group": "patient groups"}
 ROLES = ("train", "validation", "test")
 

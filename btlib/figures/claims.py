@@ -45,13 +45,13 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
     return described(figure, "ladder", rows="; ".join(told))
 
 
-def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
+def leakage(table: pd.DataFrame, paper: float | None = 0.9935) -> mpl.figure.Figure:
     """Draw the ladder of one study alone: the paper's accuracy, and every split and seed.
 
     Args:
         table: leakage.csv: protocol, seed, n_test (slices), accuracy, accuracy_low, accuracy_high (0 to 1). Rows of seed
             "all" pool the others and are left out.
-        paper: the paper's accuracy, 0 to 1.
+        paper: the paper's accuracy, 0 to 1; None where it is of other data.
     """
     table = table[table["seed"].astype(str) != "all"]
     order = theme.strictness(table["protocol"])
@@ -59,8 +59,8 @@ def leakage(table: pd.DataFrame, paper: float = 0.9935) -> mpl.figure.Figure:
     rows = (theme.percent(table, "accuracy") / 100).assign(n=table["n_test"], row="Seed " + table["seed"].astype(str))
     rows["group"] = [" ".join(theme.in_print(name).split()) for name in table["protocol"]]
     rows = rows.assign(wrong=((1 - rows["value"]) * rows["n"]).round(), unit="slices")
-    printed = pd.DataFrame([{"group": "The paper", "row": "As printed", "value": paper}])
-    figure = ladder(pd.concat([printed, rows], ignore_index=True))
+    printed = [{"group": "The paper", "row": "As printed", "value": paper}] if paper else []
+    figure = ladder(pd.concat([pd.DataFrame(printed), rows], ignore_index=True))
     return described(figure, "leakage", rows=figure.alt.split(": ", 1)[1].rstrip("."))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from btlib import files, home, params
+from btlib.data import splits
 from btlib.figures import claims, data, external, gradcam, learning, performance, theme
 from btlib.site import checklist, readable
 from btlib.study import digest, tables
@@ -155,11 +156,13 @@ def findings(kept: digest.Kept) -> list[str]:
     if split is not None:
         last = split.groupby("protocol", sort=False).last()
         apart = next((p for p in digest.APART if p in last.index), None)
-        if apart and "image_holdout" in last.index:
-            one, other = last.loc["image_holdout"], last.loc[apart]
+        loose = next((p for p in splits.LOOSE if p in last.index), None)
+        if apart and loose:
+            one, other = last.loc[loose], last.loc[apart]
+            how = "as published" if loose == "published" else "at random"
             gap, low, high = (-100 * other[c] for c in ("difference", "difference_high", "difference_low"))
             made.append(
-                f"**The split decides.** {100 * one['accuracy']:.1f} % of slices are right when slices are split at random, "
+                f"**The split decides.** {100 * one['accuracy']:.1f} % of slices are right when slices are split {how}, "
                 f"{100 * other['accuracy']:.1f} % when patient groups are kept apart: {gap:.1f} points less "
                 f"({low:.1f} to {high:.1f})."
             )

@@ -104,13 +104,13 @@ def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
     )
 
 
-def partitions(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
+def partitions(study: params.Study, dataset: datasets.Dataset, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return splits.csv: every split that the study uses, and what crosses from training to test in it.
 
     A row a (protocol, seed, fold): what `splits.report` counts, and test_near_identical: test slices with a near-identical
-    neighbour in training.
+    neighbour in training, by `overlap.within`'s pairs.
     """
-    pairs, folds = overlap.within(dataset), datasets.author_folds(study.data)
+    folds = datasets.author_folds(study.data)
     rows, slices_ = [], dataset.manifest[dataset.manifest["label"].isin(study.classes)]
     for one in study.protocols:
         for seed in one.seeds:

@@ -248,30 +248,62 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Return leakage.csv: the proposed model under every way of splitting, and what each loses against slice by slice.
+    """Return leakage.csv: the proposed model under every way of splitting, and what each loses against the loosest.
 
     Folds of one seed are pooled, so that a row's slices are all that its protocol tests. A protocol with several seeds
-    has a last row that pools them, `seed` "all": its accuracy is their mean. The difference is from image_holdout, all
-    its seeds pooled; empty for itself, and where it was not fitted.
+    has a last row that pools them, `seed` "all": its accuracy is their mean. The difference is from the first of
+    `splits.LOOSE` that was fitted, all its seeds pooled; empty for itself, and where none was.
     """
     parts: dict = {}
     for run in finished(plan, "proposed"):
         tested = run.predictions("test")
         for seed in (str(run.fit.seed), "all"):
             parts.setdefault((run.fit.protocol, seed), []).append(tested)
-    base = parts.get(("image_holdout", "all"))
+    loose = next((p for p in splits.LOOSE if (p, "all") in parts), None)
     rows = []
     for (protocol, seed), members in sorted(parts.items(), key=lambda item: [*map(str, item[0])]):
         if seed == "all" and len(runs.seeds_of(study, protocol)) == 1:
             continue
         predictions = pd.concat(members)
-        other = None if base is None or protocol == "image_holdout" else pd.concat(base)
+        other = None if loose in (None, protocol) else pd.concat(parts[loose, "all"])
         numbers = *_accuracy(study, predictions), *_gap(study, predictions, other)
         rows.append((protocol, seed, len(members), len(predictions), *numbers, splits.rule(protocol).column))
     columns = ["protocol", "seed", "fits", "n_test", *ACCURACY, *DIFFERENCE, "kept_together"]
     order = list(dict.fromkeys(p.protocol for p in study.protocols))
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("protocol", key=lambda c: c.map(order.index), kind="stable").reset_index(drop=True)
+
+
+def neighbours(study: params.Study, plan: pd.DataFrame, pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return neighbours.csv: accuracy on test slices that have a near-identical slice in training, and on the others.
+
+    Args:
+        pairs: `overlap.within` of all slices: copies, and slices next to each other in one head.
+        manifest: of the study's data.
+
+    Returns:
+        A row a protocol (folds of its first seed pooled), neighbour ("in training" or "none"), and label ("all" or a class).
+    """
+    ends = pairs[["image_id_a", "image_id_b"]].to_numpy()
+    known = set(manifest.loc[manifest["label"].isin(study.classes), "image_id"])
+    parts: dict = {}
+    for run in finished(plan, "proposed"):
+        if run.fit.seed == runs.seeds_of(study, run.fit.protocol)[0]:
+            trained = known - set(run.predictions()["image_id"])
+            beside = {x for x, y in (*ends, *ends[:, ::-1]) if y in trained}
+            tested = run.predictions("test")
+            there = tested["image_id"].isin(beside).map({True: "in training", False: "none"})
+            parts.setdefault(run.fit.protocol, []).append(tested.assign(neighbour=there))
+    rows = []
+    for protocol, members in parts.items():
+        for neighbour, tested in pd.concat(members).groupby("neighbour"):
+            for label in ("all", *study.classes):
+                some = tested if label == "all" else tested[tested["label"] == label]
+                if len(some):
+                    y, logits, patients = truth(some)
+                    accuracy = resamples(study, patients).mean(logits.argmax(1) == y)
+                    rows.append((protocol, neighbour, label, len(some), *accuracy))
+    return pd.DataFrame(rows, columns=["protocol", "neighbour", "label", "n", "accuracy", "low", "high"])
 
 
 def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:

@@ -158,6 +158,6 @@ def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFram
     for row in split.dropna(subset=["difference"]).itertuples():
         lines.append(
             f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
-            f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from image_holdout."
+            f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from the first split that keeps nothing together."
         )
     return "\n".join(lines)

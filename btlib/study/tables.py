@@ -12,6 +12,9 @@ from btlib import DataError, files, home
 WORDS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
 """Titles of figures, captions of tables, what their columns say, and cells in words."""
 
+IDS = ("image_id", "image_id_a", "image_id_b", "patient_id", "patient_group")
+"""Columns that are names, though they may be digits alone."""
+
 
 def folder(profile: str) -> Path:
     """Return reports/<profile>."""
@@ -36,7 +39,7 @@ def read(profile: str, name: str) -> pd.DataFrame:
     path = folder(profile) / "tables" / f"{name}.csv"
     if not path.exists():
         raise DataError(f"{path}: no such table yet; run the notebook that writes it, or `make report`")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, dtype=dict.fromkeys(IDS, str), keep_default_na=False, na_values=[""])
 
 
 def save(profile: str, name: str, figure: matplotlib.figure.Figure) -> matplotlib.figure.Figure:
