@@ -77,7 +77,7 @@ def kept_of(tmp_path, **frames):
     (tmp_path / "tables").mkdir()
     for name, frame in frames.items():
         frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
-    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet"}, "statistics": {"level": 0.95}, '
+    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet"}, "statistics": {"level": 0.95}, "data": {"source": "figshare"}, '
     about += '"comparison": {"protocol": "image_holdout", "seeds": [0]}}, "data": [], "fits": []}'
     (tmp_path / "provenance.json").write_text(about)
     return digest.Kept(tmp_path)
@@ -103,6 +103,12 @@ def test_the_ladder_counts_wrong_slices_and_leaves_out_rows_that_pool_seeds(tmp_
     spread = 1.96 * np.sqrt(609 * 4 / 613 + 0.96)
     bounds = [(610.92 - spread) / 616.84, (610.92 + spread) / 616.84]
     np.testing.assert_allclose(table.loc[0, ["low", "high"]].astype(float), bounds, atol=1e-4)
+
+
+def test_the_papers_row_stands_above_its_own_slices_alone(tmp_path):
+    kept = kept_of(tmp_path, leakage=LEAKAGE)
+    kept.of_the_paper = False
+    assert "The paper" not in set(digest.ladder(kept)["group"])
 
 
 def test_second_sets_count_what_is_no_copy(tmp_path):

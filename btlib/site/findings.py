@@ -76,12 +76,14 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "figures": figures,
         "measured": measured(kept),
         "findings": findings(kept),
-        "claims": [] if claimed is None else [_claim(row) for row in claimed.to_dict("records")],
+        "claims": [_claim(row) for row in claimed.to_dict("records")]
+        if kept.of_the_paper and claimed is not None
+        else [],
         "classes": [] if confusion is None else digest.per_class(confusion).to_dict("records"),
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
         "calibration": [] if kept["calibration"] is None else kept["calibration"].to_dict("records"),
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
-        "literature": pd.read_csv(literature).to_dict("records") if literature.exists() else [],
+        "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
         "again": pd.read_csv(again).to_dict("records") if again.exists() else [],
         "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
@@ -90,7 +92,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "class_name": theme.class_name,
         "model_name": theme.model_name,
         "words": tables.WORDS["words"],
-        "sets": sorted(path.parent.name for path in home().glob("reports/nickparvar/README.md")),
+        "sets": profile != "nickparvar" and (home() / "reports" / "nickparvar" / "README.md").exists(),
     }
 
 
@@ -177,6 +179,9 @@ def findings(kept: digest.Kept) -> list[str]:
         )
     for name, part in digest.second_sets(kept).items():
         rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
+        if not rows.loc["clean", "n"]:
+            made.append(f"**The second set is the first.** All tumour slices of {name} are copies of the study's.")
+            continue
         made.append(
             f"**The second set is the first.** {100 * copied:.0f} % of the tumour slices of {name} are copies of the study's: "
             f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "

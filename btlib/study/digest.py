@@ -59,6 +59,8 @@ class Kept(dict):
         self.about = json.loads(about.read_text(encoding="utf-8"))
         proposed = self.about["parameters"]["proposed"]
         self.model, self.weights = proposed["model"], proposed["weights"] or "random"
+        # The paper and those before it speak of the Figshare slices alone.
+        self.of_the_paper = self.about["parameters"]["data"]["source"] in ("figshare", "phantom")
 
     def __missing__(self, name: str) -> pd.DataFrame | None:
         path = self.folder / "tables" / f"{name}.csv"
@@ -85,8 +87,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
     right = round(PAPER * SLICES)
     interval = share(right, SLICES, kept.about["parameters"]["statistics"]["level"])
     rows = [_row("The paper", f"As printed: {right} of {SLICES}, if a fifth", PAPER, *interval[1:], SLICES)]
-    if kept.about["parameters"]["data"]["source"] not in ("figshare", "phantom"):
-        rows = []  # the paper's number is of the Figshare slices
+    rows = rows if kept.of_the_paper else []
     single = split[split["seed"].astype(str) != "all"]
     for r in single.itertuples():
         seed = f", seed {r.seed}" if (single["protocol"] == r.protocol).sum() > 1 else ""
