@@ -17,9 +17,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from btlib import ParamsError, files, shipped
+from btlib.models import cams
 from btlib.models import registry as models
 
 PARAMS_DIR = shipped() / "params"
@@ -39,7 +49,16 @@ Weights = Literal["imagenet"] | None
 Fill = Literal["surroundings", "grey", "mirrored"]
 STRIDES = ("8", "16", "32")
 """What may stand as output stride in a name of `gradcam.models`."""
-Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "scorecam", "eigencam"]
+
+
+def _is_method(name: str) -> str:
+    if name not in cams.METHODS:
+        raise ValueError(f"got {name!r}; allowed: {', '.join(cams.METHODS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_is_method)]
+"""How a class activation map is made: a key of `cams.METHODS`."""
 
 
 class Section(BaseModel):

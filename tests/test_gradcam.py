@@ -9,6 +9,7 @@ from networks import SIZE, branched, by_hand, values
 
 from btlib import DataError
 from btlib.fitting import batches
+from btlib.models import cams
 from btlib.scores import faithfulness, gradcam
 
 
@@ -55,18 +56,18 @@ SLOPES = np.array([[[[1.0, -1.0], [3.0, 2.0]]]])
     ],
 )
 def test_each_method_on_two_places_and_two_channels(method, expected):
-    np.testing.assert_allclose(gradcam.METHODS[method](FEATURES, SLOPES)[0, 0], expected)
+    np.testing.assert_allclose(cams.METHODS[method](FEATURES, SLOPES)[0, 0], expected)
 
 
 def test_gradcam_plus_plus_where_its_denominator_is_zero():
     slopes = np.array([[[[-1.0, 0.0]]]])  # 2 * 1 - 1 * 2 = 0 in the first channel, 0 in the second
-    assert gradcam.gradcam_plus_plus(np.array([[[[2.0, 5.0]]]]), slopes) == 0
+    assert cams.gradcam_plus_plus(np.array([[[[2.0, 5.0]]]]), slopes) == 0
 
 
 def test_eigencam_of_one_active_channel_is_that_channel():
     features = np.zeros((1, 2, 2, 3))
     features[0, ..., 1] = [[0, 1], [2, 3]]
-    found = gradcam.eigencam(features, None)[0]
+    found = cams.eigencam(features, None)[0]
     np.testing.assert_allclose(found / found.max(), np.array([[0, 1], [2, 3]]) / 3, atol=1e-12)
 
 
@@ -114,7 +115,7 @@ def test_gradients_equal_finite_differences(network, images, layer):
         np.testing.assert_allclose(slopes.reshape(2, -1)[:, place], difference, atol=2e-4, rtol=1e-2)
 
 
-@pytest.mark.parametrize("method", gradcam.METHODS)
+@pytest.mark.parametrize("method", cams.METHODS)
 def test_batched_equals_one_at_a_time(network, images, method, monkeypatch):
     monkeypatch.setattr(gradcam, "BATCH", 4)
     classes = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -167,7 +168,7 @@ def halved(layer):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("method", gradcam.METHODS)
+@pytest.mark.parametrize("method", cams.METHODS)
 @pytest.mark.parametrize("value", [0, 255])
 def test_black_and_constant_slices_have_finite_maps(network, method, value):
     found = gradcam.maps(network, np.full((2, 16, 16), value, np.uint8), 0, method)
@@ -175,7 +176,7 @@ def test_black_and_constant_slices_have_finite_maps(network, method, value):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("method", gradcam.METHODS)
+@pytest.mark.parametrize("method", cams.METHODS)
 def test_features_that_are_zero_give_a_zero_map(method):
     assert not gradcam.maps(by_hand(), np.zeros((1, SIZE, SIZE), np.uint8), 0, method, "features").any()
 

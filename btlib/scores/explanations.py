@@ -70,7 +70,7 @@ def pictures(run: runs.Run, data: Dataset, methods: Sequence[str]) -> tuple:
     Args:
         run: the fitted model.
         data: the data set, prepared as the run was.
-        methods: keys of `gradcam.METHODS`.
+        methods: keys of `cams.METHODS`.
 
     Returns:
         images and masks, uint8 (n, S, S), method to maps, float32 (n, S, S), in the order of `test_slices`, and the

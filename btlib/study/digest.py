@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from btlib import DataError
+from btlib.models import cams
 from btlib.scores.resampling import share
+from btlib.study import tables
 
 PAPER, SLICES = 0.9935, 613
 """The paper's accuracy, and the slices of a fifth of the data set, on which it would be 609 right."""
@@ -176,8 +178,7 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     first = table["model"].iloc[0]
     # Controls belong to the first network's grid; another's would stand in rows of the same name.
     table = table[(table["kind"] == "map") | (table["model"] == first)]
-    names = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM", "layercam": "LayerCAM"}
-    words = table["method"].replace(names)
+    words = table["method"].replace({method: tables.WORDS["words"][method] for method in cams.METHODS})
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
     recipe = table["model"].str.partition("/")[2].replace("", "as proposed")
     words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe.str.replace("_", " "))
