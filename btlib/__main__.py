@@ -123,6 +123,14 @@ def fit(args) -> None:
         print(f"{run.folder}: {wanted.title}")
 
 
+def keep(args) -> None:
+    """Keep what finished fits predicted, and where they were made, in reports/<profile>/predictions: a megabyte, no pixels."""
+    from btlib.study import kept, tables
+
+    chosen = params.load(args.params)
+    print(f"{tables.folder(chosen.profile) / 'predictions'}: {len(kept.keep(chosen))} fits are kept")
+
+
 def trials(args) -> None:
     """Judge every configuration fitted so far on its validation slices, in reports/<profile>/trials.csv."""
     from btlib.data import datasets
@@ -332,6 +340,7 @@ def parser() -> argparse.ArgumentParser:
     option("--full", action="store_true", help="print the parameters, with all that base.yaml says, instead")
     option = add(fit, "params/figshare.yaml", PARAMS)
     option("--id", help="fit this one alone")
+    add(keep, "params/figshare.yaml", PARAMS)
     add(trials, "params/search.yaml", PARAMS)
     add(compare, "params/figshare.yaml", PARAMS)
     option = add(fetch, "figshare data/figshare", {})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def fitted(study, home):
 
 
 def facts_of(study):
-    return tables.folder(study.profile) / "provenance.json"
+    return tables.folder(study.profile) / "predictions" / "provenance.json"
 
 
 def change(study, **entries):
@@ -107,10 +108,9 @@ def test_what_is_kept_stays_when_only_some_fits_are_here(fitted, home):
     study, _ = fitted
     ids = kept.keep(study)
     shutil.rmtree(home / "runs" / ids[0])
-    about = json.loads(facts_of(study).read_text())
-    facts_of(study).write_text(json.dumps(about | {"commit": "of the report"}))
+    before = facts_of(study).read_text()
     assert kept.keep(study) == ids
-    assert json.loads(facts_of(study).read_text())["commit"] == "of the report"
+    assert facts_of(study).read_text() == before
     assert kept.read(study)["run"].notna().all()
 
 
@@ -120,3 +120,27 @@ def test_a_fit_that_is_planned_and_not_kept_is_named_by_the_table_that_needs_it(
     kept.keep(study)
     with pytest.raises(DataError, match="not fitted yet: toy"):
         results.models(study, kept.read(study))
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    "profile", sorted(p.parent.parent.name for p in ROOT.glob("reports/*/predictions/provenance.json"))
+)
+def test_what_the_repository_keeps_is_planned_and_its_tables_come_again(profile, monkeypatch):
+    monkeypatch.setenv("BTLIB_HOME", str(ROOT))
+    study = params.load(profile)
+    plan = kept.read(study)
+    assert plan["run"].notna().any()
+    for run in plan["run"].dropna().drop_duplicates():
+        table = run.predictions("test")
+        assert table["image_id"].is_unique and len(table) == run.provenance()["n_test"]
+    about = ROOT / "reports" / profile / "provenance.json"
+    fits = {f["id"] for f in json.loads(about.read_text())["fits"]} if about.exists() else set()
+    if plan["run"].notna().all() and set(plan["id"]) == fits:
+        for name in ("models", "leakage", "per_class", "confusion", "comparison", "ablation"):
+            path = ROOT / "reports" / profile / "tables" / f"{name}.csv"
+            if path.exists():
+                again = getattr(results, name)(study, plan)
+                pd.testing.assert_frame_equal(again, tables.read(profile, name), rtol=1e-4, check_dtype=False)

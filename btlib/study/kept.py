@@ -42,8 +42,9 @@ def keep(study: params.Study) -> list[str]:
         study: the parameters; its data must be there, as the ids of its fits depend on them.
 
     Returns:
-        Ids of all kept fits, in the plan's order: reports/<profile>/predictions/<id>.csv, logits to seven significant
-        digits, and the entries `fits` of reports/<profile>/provenance.json.
+        Ids of all kept fits, in the plan's order. In reports/<profile>/predictions lie <id>.csv, logits to seven
+        significant digits, and provenance.json: parameters, data, and where each was fitted. Tables of a report, which may
+        be of earlier fits, have a provenance of their own.
 
     Raises:
         DataError: a fit comes from code that was not committed; nothing is written then.
@@ -59,10 +60,8 @@ def keep(study: params.Study) -> list[str]:
     for id, run in finished.items():
         with files.replacing(_predictions(study, id)) as temporary:
             run.predictions().to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
-    own = {"name": "data", "source": study.data.source, "path": study.data.path, "fingerprint": fingerprint}
-    others = [d for d in about.get("data", []) if d["name"] != "data"]
-    data = [next((d for d in about.get("data", []) if own.items() <= d.items()), own), *others]
-    about |= {"profile": study.profile, "parameters": study.model_dump(mode="json"), "data": data}
+    data = {"source": study.data.source, "path": study.data.path, "fingerprint": fingerprint}
+    about = {"profile": study.profile, "parameters": study.model_dump(mode="json"), "data": data}
     files.write_text(path, json.dumps(about | {"fits": [*facts.values()]}, indent=2) + "\n")
     for file in _predictions(study, "x").parent.glob("[!.]*.csv"):
         if file.stem not in facts:
@@ -88,7 +87,7 @@ def read(study: params.Study) -> pd.DataFrame:
         raise DataError(f"{path}: nothing is kept of profile {study.profile} yet")
     about = json.loads(path.read_text(encoding="utf-8"))
     facts = {f["id"]: f for f in about["fits"]}
-    plan = runs.plan(study, next(d["fingerprint"] for d in about["data"] if d["name"] == "data"))
+    plan = runs.plan(study, about["data"]["fingerprint"])
     if strangers := [id for id in facts if id not in set(plan["id"])]:
         raise DataError(
             f"{path}: kept fits that {study.profile} does not plan: {', '.join(strangers)}; allowed: the ids of "
@@ -118,7 +117,7 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     Raises:
         DataError: the study keeps no tables, or no fit made here stands beside a kept one.
     """
-    table, about = tables.read(study.profile, "models"), _provenance(study)
+    table, about = tables.read(study.profile, "models"), tables.folder(study.profile) / "provenance.json"
     kept = {f["id"]: f for f in json.loads(about.read_text(encoding="utf-8"))["fits"]} if about.exists() else {}
     rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])
     plan = runs.plan(study, fingerprint)
@@ -150,7 +149,7 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
 
 
 def _provenance(study: params.Study) -> Path:
-    return tables.folder(study.profile) / "provenance.json"
+    return tables.folder(study.profile) / "predictions" / "provenance.json"
 
 
 def _predictions(study: params.Study, id: str) -> Path:
