@@ -119,6 +119,9 @@ def keep(home: Path, claims: pd.DataFrame) -> None:
     tables.write("figshare", "claims", claims)
     tables.write("figshare", "leakage", pd.DataFrame({"protocol": ["image_holdout"], "accuracy": [0.9]}))
     files.write_text(home / "reports" / "figshare" / "README.md", KEPT)
+    files.write_text(
+        home / "reports" / "figshare" / "checklist.md", "# Checklists\n\n| | Item |\n| --- | --- |\n| 1 | Title |\n"
+    )
 
 
 FIT = {
@@ -209,13 +212,13 @@ def pages(site):
 
 def test_every_page_is_there(pages):
     own = {"index", "01_first", "02_second", "tables", "figures", "provenance", "sources", "limitations", "search"}
-    assert set(pages) == own | {"real/index"}
+    assert set(pages) == own | {"real/index", "real/checklist"}
 
 
 def test_every_page_but_that_of_real_slices_says_that_the_slices_are_made_up(pages):
     for name, page in pages.items():
         marked = 'class="bd-header-announcement"' in page.path.read_text(encoding="utf-8")
-        assert marked == (name != "real/index"), name
+        assert marked == (not name.startswith("real/")), name
         if marked:
             banner = page.path.read_text(encoding="utf-8").split('class="bd-header-announcement"')[1]
             assert SENTENCE in banner.split("</aside>")[0], name
@@ -544,7 +547,7 @@ def test_a_notebook_that_runs_bears_what_it_wrote(tmp_path):
 
 
 def test_a_repository_without_kept_results_has_no_page_of_them(own):
-    for name in ("README.md", "tables/claims.csv", "tables/models.csv"):
+    for name in ("README.md", "checklist.md", "tables/claims.csv", "tables/models.csv"):
         (tables.folder("figshare") / name).unlink()
     index = report.build("fake", own)
     assert not (index.parent / "real").exists()

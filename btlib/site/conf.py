@@ -6,7 +6,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.search.en import SearchEnglish
 
-KEPT_PAGE = "real/index"
+KEPT_PAGES = "real/"
 
 project = "Brain tumour classification with EfficientNet: a reproduction"
 author = "the btlib study"
@@ -71,14 +71,14 @@ def lazily(app, doctree, docname):
 
 def kept_page_links(app, doctree):
     """Let links of the kept results to what lies elsewhere in the repository, and not on the site, be plain text."""
-    for link in list(doctree.findall(addnodes.pending_xref)) if app.env.docname == KEPT_PAGE else []:
+    for link in list(doctree.findall(addnodes.pending_xref)) if app.env.docname.startswith(KEPT_PAGES) else []:
         if "/" in link["reftarget"]:
             link.replace_self(link.children)
 
 
 def kept_page_banner(app, pagename, templatename, context, doctree):
     """Take the banner on made-up slices from the one page that shows real ones, whatever the report is of."""
-    if pagename == KEPT_PAGE:
+    if pagename.startswith(KEPT_PAGES):
         context["theme_announcement"] = ""
 
 

@@ -165,13 +165,13 @@ def question(name: str, book) -> dict[str, str]:
 
 
 def copy_kept(source: Path) -> dict:
-    """Copy the kept results on real slices, where the repository has them, as the page real/index.
+    """Copy the kept results on real slices, where the repository has them, as the pages real/index and real/checklist.
 
     Args:
         source: the folder that Sphinx reads.
 
     Returns:
-        page: whether there is one; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
+        page, checklist: whether there are such; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
         as `context` takes figures, or None.
     """
     kept = tables.folder(KEPT)
@@ -180,9 +180,11 @@ def copy_kept(source: Path) -> dict:
         with contextlib.suppress(DataError):  # the kept tables may be of an earlier proposed model
             says = decisive(params.load(KEPT))
     if not (kept / "README.md").exists():
-        return {"page": False, "says": says, "figure": None}
+        return {"page": False, "checklist": False, "says": says, "figure": None}
     (source / "real").mkdir()
     shutil.copy(kept / "README.md", source / "real" / "index.md")
+    if checklist := (kept / "checklist.md").exists():
+        shutil.copy(kept / "checklist.md", source / "real")
     for path in [*kept.glob("figures/*.svg"), *kept.glob("tables/*.csv"), *kept.glob("*.csv"), *kept.glob("*.json")]:
         target = source / "real" / path.relative_to(kept)
         target.parent.mkdir(exist_ok=True)
@@ -194,7 +196,7 @@ def copy_kept(source: Path) -> dict:
             said["caption"] = f"Real slices: {said['caption']}"
             figure = {"name": name, "file": f"real/figures/{name}.svg", **said}
             break
-    return {"page": True, "says": says, "figure": figure}
+    return {"page": True, "checklist": checklist, "says": says, "figure": figure}
 
 
 def _records(about: dict) -> dict[str, list]:
