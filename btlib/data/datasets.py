@@ -21,8 +21,6 @@ from btlib.data import table as tables
 
 TYPES = collections.defaultdict(lambda: str, {"width": int, "height": int, "mask_area": int})
 READERS = {"figshare": figshare, "folders": folders, "table": tables}
-VERSION = f"preprocessing {preprocessing.VERSION}"
-"""Part of the name of all that is kept: planes and pixels come from `preprocessing`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def load(data: params.Data, how: params.Preprocessing, copies_from: params.Data 
     """
     table = manifest(data, copies_from)
     name = fingerprint(data, copies_from)
-    path = _cache() / f"{name}-{digits(how.model_dump_json(), VERSION)}.h5"
+    path = _cache() / f"{name}-{digits(how.model_dump_json(), _version())}.h5"
     if not path.exists():
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
@@ -108,6 +106,11 @@ def read(data: params.Data, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     return _reader(data).read(folder(data), path)
 
 
+def _version() -> str:
+    """Part of the name of all that is kept: planes and pixels come from `preprocessing`."""
+    return f"preprocessing {preprocessing.VERSION}"
+
+
 def folder(data: params.Data) -> Path:
     """Return a data set's folder, or the CSV file of a table; a relative path starts at `btlib.home()`."""
     return home() / data.path
@@ -140,7 +143,7 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
         raise DataError(lack)
     stands_on = _listing(root) + ([_stamp(home() / data.patients)] if data.patients else [])
     said = data.model_dump_json(exclude={"origin", "required"})
-    version = f"{VERSION}, manifest {manifests.VERSION}"
+    version = f"{_version()}, manifest {manifests.VERSION}"
     stem = _cache() / f"manifest-{digits(str(root.resolve()), said, version, *stands_on)}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
     if not facts_path.exists():
