@@ -157,7 +157,7 @@ def test_a_study_without_external_set_has_tables_without_rows(study):
     classes, ood = external.by_class(study, predicted), external.unknown(predicted, predicted)
     calibrated, eye = external.calibration({}, 1.0), external.checked(study, {}, pairs)
     assert classes.empty and ood.empty and calibrated.empty and eye.empty and external.examples(pairs).empty
-    assert "names no external set" in external.in_words(study, cross, classes, eye, calibrated, ood)
+    assert "names no external set" in external.in_words(study, cross, classes, calibrated, ood)
 
 
 def test_each_class_has_its_copies_and_its_clean_slices(study, predicted):
@@ -171,11 +171,11 @@ def test_each_class_has_its_copies_and_its_clean_slices(study, predicted):
 
 def test_words_say_what_the_tables_hold(study, predicted):
     cross, classes = external.scores(study, predicted), external.by_class(study, predicted)
-    none = pd.DataFrame(columns=["scaling"])
-    text = external.in_words(study, cross, classes, none, none, none)
+    none = pd.DataFrame(columns=["slices", "scaling"])
+    text = external.in_words(study, cross, classes, none, none[:0])
     assert "**far**: 2 of 4 slices (50.00 %) are copies" in text
-    assert "**far**: clean: accuracy 50.00 %" in text
-    assert "No clean slice shows meningioma:" in text and "No slice shows" not in text
+    assert "; clean: accuracy 50.00 %" in text and text.count("\n- ") == 1
+    assert "No clean slice shows meningioma:" in text
 
 
 def test_two_sets_stand_in_one_table_each_with_its_own_copies(study, other):

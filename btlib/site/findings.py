@@ -1,6 +1,7 @@
 """The results page of a profile: README.md and figures in its folder, made from the kept tables alone."""
 
 import functools
+import json
 import re
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def write(profile: str) -> Path:
             figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
         # A blank line would end the paragraph in which a page shows the picture.
         words = {key: " ".join(getattr(figure, key).split()) for key in ("alt", "caption")}
+        files.write_text(path.with_suffix(".json"), json.dumps(tables.said_of(name) | words, indent=2) + "\n")
         figures[name] = {"file": f"figures/{name}.svg", **words}
     text = readable.TEMPLATES.get_template("findings.md").render(context(kept, figures, profile))
     files.write_text(kept.folder / "README.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")

@@ -292,52 +292,45 @@ def absent_in_words(study: params.Study) -> str:
     return "\n".join(f"- Passed over: {name}. {lack}." for name, lack in lacks.items() if lack)
 
 
-def in_words(study, cross, classes, eye, calibrated, ood) -> str:
-    """Say what external sets show, from the tables of these names (eye: overlap_checked.csv). Markdown."""
+def in_words(study, cross, classes, calibrated, ood) -> str:
+    """Say what external sets show, a sentence a set and two on confidence, from the tables of these names. Markdown."""
     lines = [sentences.banner(study), "", *filter(None, [absent_in_words(study)])]
     if not study.external:
         lines.append("The parameter file names no external set (`external: null`), so nothing was scored.")
-    for name, rows in cross.groupby("set", sort=False):
-        lines += [f"- **{name}**: {line}" for line in _set_in_words(rows, classes[classes["set"] == name])]
-    for row in eye.itertuples():
+    for name, rows in cross[cross["augmentation"] == "none"].groupby("set", sort=False):
+        lines.append(f"- **{name}**: {_set_in_words(rows.set_index('slices'), classes[classes['set'] == name])}")
+    own = calibrated[calibrated["slices"] == "test"].set_index("scaling")
+    if len(own):
+        before, after = own.loc["before", "ece"], own.loc["after", "ece"]
         lines.append(
-            f"- {row.set}, by eye: {row.measure} {sentences.percent(row.value, row.low, row.high)} of {row.n} slices."
+            f"- On the study's own test slices, confidence and accuracy are {100 * before:.1f} points apart (ECE), "
+            f"{100 * after:.1f} after scaling with T = {own.loc['after', 'temperature']:.2f}."
         )
-    for row in calibrated[calibrated["scaling"] == "after"].itertuples():
-        before = calibrated[(calibrated["slices"] == row.slices) & (calibrated["scaling"] == "before")].iloc[0]
+    if len(ood):
+        row = ood.loc[ood["auroc"].idxmax()]
         lines.append(
-            f"- Calibration error (ECE), {row.slices}: {100 * before['ece']:.1f} points before and "
-            f"{100 * row.ece:.1f} after scaling with T = {row.temperature:.2f}."
-        )
-    for row in ood.itertuples():
-        lines.append(
-            f"- {row.set}: {row.score.replace('_', ' ')} tells {row.n_unknown} slices of no class from those of a class "
-            f"({row.known}) with AUROC {row.auroc:.3f}."
+            f"- Slices of no class are told from those of a class at best with AUROC {row['auroc']:.3f} "
+            f"({row['set']}, {row['score'].replace('_', ' ')}, against {row['known']}); 0.5 is chance."
         )
     return "\n".join(lines)
 
 
-def _set_in_words(cross: pd.DataFrame, classes: pd.DataFrame) -> list[str]:
-    """One set's copies, scores, and classes that its clean slices do not show."""
-    counts = cross.drop_duplicates("slices").set_index("slices")["n"]
-    copied = counts["all"] - counts["clean"]
-    lines = [
-        f"{copied} of {counts['all']} slices ({sentences.percent(copied / max(counts['all'], 1))}) are copies of the study's own "
-        f"slices, at a score of {overlap.COPY} or more."
-    ]
-    for row in cross[cross["n"] > 0].itertuples():
-        kind = "" if row.augmentation == "none" else f", {row.augmentation}"
-        accuracy = sentences.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
-        lines.append(
-            f"{row.slices.replace('_', ' ')}{kind}: accuracy {accuracy} of {row.n} slices, "
-            f"balanced {sentences.percent(row.balanced_accuracy)}."
-        )
+def _set_in_words(cross: pd.DataFrame, classes: pd.DataFrame) -> str:
+    """One set's copies, scores of all and of clean slices, and the classes that its clean slices do not show."""
+    whole, clean = cross.loc["all"], cross.loc["clean"]
+    copied = whole["n"] - clean["n"]
+    share = sentences.percent(copied / max(whole["n"], 1))
+    words = (
+        f"{copied} of {whole['n']} slices ({share}) are copies of the study's own, at a score of {overlap.COPY} or more"
+    )
+    for name, row in (("all", whole), ("clean", clean)):
+        if row["n"]:
+            accuracy = sentences.percent(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+            words += f"; {name}: accuracy {accuracy} of {row['n']} slices"
     n = classes.set_index(["slices", "label"])["n"]
-    for kind, words in (("all", "No slice shows"), ("clean", "No clean slice shows")):
-        missing = [label for label in n.loc[kind].index if not n[kind, label] and (kind == "all" or n["all", label])]
-        if missing:
-            lines.append(f"{words} {' or '.join(missing)}: the {kind} score says nothing about that class.")
-    return lines
+    if missing := [label for label in n.loc["clean"].index if not n["clean", label]]:
+        words += f". No clean slice shows {' or '.join(missing)}: the clean score says nothing about that class"
+    return words + "."
 
 
 def _probabilities(table: pd.DataFrame, temperature: float) -> tuple[np.ndarray, np.ndarray]:
