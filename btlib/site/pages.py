@@ -177,8 +177,8 @@ def copy_kept(source: Path) -> dict:
     kept = tables.folder(KEPT)
     says, figure = "", None
     if (kept / "tables" / "models.csv").exists():
-        with contextlib.suppress(DataError):  # the kept tables may be of an earlier proposed model
-            says = decisive(params.load(KEPT))
+        with contextlib.suppress(DataError):  # the kept tables may be of another model, or of an earlier recipe
+            says = decisive(params.load(KEPT)).replace("The proposed network", "The network of the kept tables", 1)
     if not (kept / "README.md").exists():
         return {"page": False, "checklist": False, "says": says, "figure": None}
     (source / "real").mkdir()
