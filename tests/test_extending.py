@@ -88,5 +88,7 @@ def test_a_data_set_is_one_csv(study, home, tmp_path):
         given[section]["protocol"] = "patient_holdout"
     other = params.check(given, "x")
     _, (run,) = fitted(other)
-    table = run.predictions("test")
-    assert len(table) and set(table["image_id"]) <= {f"{n}.png" for n in range(60)} | {str(n) for n in range(60)}
+    table, manifest = run.predictions("test"), datasets.manifest(other.data)
+    assert set(manifest["label"]) == set(study.classes) and len(manifest) == 60
+    tested = manifest["patient_id"].isin(table["patient_id"])
+    assert 0 < tested.sum() == len(table), "a tested patient is tested with all pictures"

@@ -319,9 +319,9 @@ def _set_in_words(cross: pd.DataFrame, classes: pd.DataFrame) -> str:
     """One set's copies, scores of all and of clean slices, and the classes that its clean slices do not show."""
     whole, clean = cross.loc["all"], cross.loc["clean"]
     copied = whole["n"] - clean["n"]
-    share = sentences.percent(copied / max(whole["n"], 1))
+    part = sentences.percent(copied / max(whole["n"], 1))
     words = (
-        f"{copied} of {whole['n']} slices ({share}) are copies of the study's own, at a score of {overlap.COPY} or more"
+        f"{copied} of {whole['n']} slices ({part}) are copies of the study's own, at a score of {overlap.COPY} or more"
     )
     for name, row in (("all", whole), ("clean", clean)):
         if row["n"]:
