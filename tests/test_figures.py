@@ -123,7 +123,7 @@ ROBUSTNESS = spread(
         "change strength network accuracy",
         *[
             (c, s, n, a - d * s * k)
-            for c, k in (("noise", 2), ("bias field", 1), ("contrast", 0.5), ("jpeg", 0.7))
+            for c, k in (("noise", 2), ("bias field", 1), ("contrast", 0.5), ("JPEG", 0.7))
             for n, a, d in (("Plain", 0.97, 0.05), ("Guided", 0.96, 0.03))
             for s in range(4)
         ],

@@ -70,7 +70,7 @@ CHANGES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "bias field": bias_field,
     "gamma": gamma,
     "contrast": contrast,
-    "jpeg": jpeg,
+    "JPEG": jpeg,
     "down-sampling": downsampling,
 }
 """Every change by its name."""
