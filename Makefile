@@ -29,7 +29,7 @@ serve: $(READY)  ## serve the report on http://localhost:8000 (PORT=8001: elsewh
 	@$(BIN)/python -m btlib serve $(PROFILE) --port $(or $(PORT),8000)
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_notebooks.py tests
 
 torture: $(READY)  ## kill, fuzz, fill and repeat for hours; writes reports/reliability.md (LINES="kill_fit memory" SEED=1: some of it)
 	$(BIN)/python benchmarks/torture.py $(LINES) --seed $(or $(SEED),0) $(if $(N),--n $(N)) $(if $(TINY),--tiny)

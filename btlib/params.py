@@ -285,10 +285,12 @@ class Ablation(Protocols):
     """Changes of the study, each fitted by itself beside the proposed model. Notebook 04.
 
     A change gives dotted keys other values: `{head.pooling: gmp}`; `recipe.KEY` is a key of the proposed model's recipe, or of
-    all its stages.
+    all its stages. `epochs` is one budget for the proposed model and its changes alike, shorter than the recipe's own (null:
+    the recipe's own).
     """
 
     changes: list[dict[str, Any]]
+    epochs: Positive | None = None
 
 
 class GradCAM(Section):

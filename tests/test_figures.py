@@ -43,10 +43,10 @@ HISTORY = rows(
     ("all layers, 160 px", 3, 0.4, 0.9, 0.6, 0.8, 1e-4),
 )
 ABLATION = rows(
-    "factor setting fits accuracy difference difference_low difference_high proposed",
-    ("proposed", "proposed", 3, 0.97, np.nan, np.nan, np.nan, True),
-    ("pooling", "gmp", 3, 0.95, -0.02, -0.04, 0.0, False),
-    ("unfreeze", "head", 3, 0.88, -0.09, -0.12, -0.06, False),
+    "factor setting fits epochs accuracy difference difference_low difference_high proposed",
+    ("proposed", "proposed", 3, 4, 0.97, np.nan, np.nan, np.nan, True),
+    ("pooling", "gmp", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
+    ("unfreeze", "head", 3, 4, 0.88, -0.09, -0.12, -0.06, False),
 )
 CLAIMS = rows(
     "claim paper ours low high verdict data",
@@ -406,10 +406,10 @@ def test_ablation_draws_changes_from_the_proposed_network():
     axis = learning.ablation(ABLATION).axes[0]
     assert spans(axis) == [(-4, 0), (-12, -6)]
     assert points(axis)[0][0] == pytest.approx([-2, -9])
-    assert axis.get_title() == "Proposed network: 97.0 %" and texts(axis) == ["95.0 %", "88.0 %"]
+    assert axis.get_title() == "Proposed network: 97.0 % after 4 epochs" and texts(axis) == ["95.0 %", "88.0 %"]
     assert axis.get_xlabel().endswith("3 fits")
     assert learning.ablation(ABLATION.assign(fits=1)).axes[0].get_xlabel().endswith("1 fit")
-    assert learning.ablation(ABLATION[:1]).axes[0].get_title() == "Proposed network: 97.0 %"
+    assert learning.ablation(ABLATION[:1]).axes[0].get_title() == "Proposed network: 97.0 % after 4 epochs"
 
 
 def test_growth_draws_the_points_and_states_the_slope():

@@ -190,11 +190,11 @@ def test_papermill_alone_means_the_same_as_the_graph(executed, tmp_path, monkeyp
         sys.executable,
         "-m",
         "papermill",
-        "notebooks/04_efficientnet_finetuning.ipynb",
+        "notebooks/03_baselines.ipynb",
         str(tmp_path / "o.ipynb"),
     ]
     subprocess.run([*command, "-f", str(executed / "small.yaml"), "--no-progress-bar"], cwd=ROOT, env=env, check=True)
-    for name in ("models", "ablation"):
+    for name in ("per_class", "comparison"):
         one, two = (h / f"reports/small/tables/{name}.csv" for h in (executed, home))
         assert one.read_text() == two.read_text()
 

@@ -287,10 +287,12 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
     given["protocols"] = [{"protocol": "image_folds", "seeds": [0]}]
     given["comparison"] = given["protocols"][0]
     given["gradcam"]["protocol"] = "image_folds"
-    given["ablation"] = {"protocol": "image_folds", "seeds": [0], "folds": [0, 1], "changes": changes}
+    given["ablation"] = {"protocol": "image_folds", "seeds": [0], "folds": [0, 1], "changes": changes, "epochs": 2}
     study = params.check(given, "x")
     plan = runs.plan(study, datasets.fingerprint(study.data))
     rows = plan[plan["purpose"] == "ablation"]
+    assert {f.recipe.stages[0].epochs for f in rows["fit"]} == {2}
+    assert {f.recipe.stages[0].epochs for f in plan.loc[plan["purpose"] == "proposed", "fit"]} == {3}
     assert [
         (f.fold, f.recipe.cam_loss, f.augmentation is None, f.recipe.stages[0].learning_rate) for f in rows["fit"]
     ] == [
@@ -303,7 +305,7 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
         right.setdefault(value or "proposed", []).extend(logits.argmax(1) == y)
     table = results.ablation(study, plan).set_index("setting")
     assert table.index.tolist() == ["proposed", "2.0", "false, 1e-09"]
-    assert table["fits"].tolist() == [2, 2, 2]
+    assert table["fits"].tolist() == table["epochs"].tolist() == [2, 2, 2]
     assert table["accuracy"].to_dict() == pytest.approx({k: np.mean(v) for k, v in right.items()})
     assert ((table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])).all()
     gap = np.mean(right["false, 1e-09"]) - np.mean(right["proposed"])

@@ -107,8 +107,9 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     for model in study.baselines:
         for seed, fold in pairs_of(study, study.comparison):
             rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)))
+    budget = {"recipe.epochs": study.ablation.epochs} if study.ablation.epochs else {}
     for change in [{}, *study.ablation.changes] if study.ablation.changes else []:
-        changed = study.changed(change)
+        changed = study.changed(budget | change)
         factor = ", ".join(change) or "proposed"
         value = ", ".join(v if isinstance(v, str) else json.dumps(v) for v in change.values())
         for seed, fold in pairs_of(study, study.ablation):

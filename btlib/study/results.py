@@ -242,8 +242,9 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
         base = tested if factor == "proposed" else base  # the proposed model comes first
         numbers = *_accuracy(study, tested), *_gap(study, tested, None if factor == "proposed" else base)
-        settings.append((factor, value or "proposed", len(group), len(tested), *numbers, factor == "proposed"))
-    columns = ["factor", "setting", "fits", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
+        epochs = sum(stage.epochs for stage in group["fit"].iloc[0].recipe.stages)
+        settings.append((factor, value or "proposed", len(group), epochs, len(tested), *numbers, factor == "proposed"))
+    columns = ["factor", "setting", "fits", "epochs", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
     return pd.DataFrame(settings, columns=columns)
 
 
