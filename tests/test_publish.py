@@ -18,11 +18,11 @@ FAMILIAR = [[float(e), -60.0, -60.0] for e in range(101)]
 """Logits whose energies are 0 to 100: their 1st percentile is 1."""
 
 
-def made_run(home, study, validation, test, name="some_run", classes=CLASSES):
-    """Lay a finished run down by hand: validation and test are lists of (label, logits)."""
-    fit = runs.fit_of(study, "0123456789abcdef", study.proposed, "image_holdout", 0, 0)
+def made_run(home, study, validation, test, name="some_run", classes=CLASSES, split=("image_holdout", 0)):
+    """Lay a finished run down by hand: validation and test are lists of (label, logits); name None is the fit's own."""
+    fit = runs.fit_of(study, "0123456789abcdef", study.proposed, *split, 0)
     fit = fit.model_copy(update={"classes": list(classes)})
-    folder = home / "runs" / name
+    folder = home / "runs" / (name or fit.id)
     folder.mkdir(parents=True)
     rows = [(f"v{i}", "validation", label, *logits) for i, (label, logits) in enumerate(validation)]
     rows += [(f"t{i}", "test", label, *logits) for i, (label, logits) in enumerate(test)]
@@ -62,7 +62,7 @@ def test_energy_limit_leaves_one_of_100_held_out_slices_below(home, study):
 def test_without_a_wrong_validation_slice_there_is_no_temperature(home, study):
     made = made_run(home, study, [("glioma", [0, 2.0, 0])] * 5, [("glioma", [0, 2.0, 0])])
     assert publish.facts_of(made).temperature is None
-    assert "Not calibrated: every validation slice" in card.write(made, publish.facts_of(made))
+    assert "Not calibrated: every slice that may tell" in card.write(made, publish.facts_of(made))
     assert "its probabilities are not calibrated" in publish.open_model("some_run")[2]
 
 
@@ -267,6 +267,17 @@ def test_a_run_without_validation_slices_is_published_with_a_given_temperature_o
     assert facts.temperature == 2 and said == []
     text = (home / "published" / "given" / "README.md").read_text()
     assert "divided by 2.0000 before softmax, given by whoever published it" in text
+
+
+def test_a_run_without_validation_slices_is_calibrated_on_the_other_folds(home, study):
+    test = [("meningioma", logits) for logits in FAMILIAR]
+    made = made_run(home, study, [], test, split=("group_folds", 1))
+    odds = [math.log(8), 0.0, -40.0]
+    for fold, label in ((0, "meningioma"), (2, "meningioma"), (3, "meningioma"), (4, "glioma")):
+        made_run(home, study, [], [(label, odds)], name=None, split=("group_folds", fold))
+    facts = publish.facts_of(made)
+    assert facts.temperature == pytest.approx(math.log(8) / math.log(3), rel=1e-3), "3 of 4 right, as of `run`"
+    assert "fitted on 4 slices of the split's other folds, as fits" in card.write(made, facts)
 
 
 @pytest.mark.parametrize("classes", [("glioma", "other"), ("a", "b", "c", "d", "e")])

@@ -21,9 +21,21 @@ MEASURES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc")
 
 
 def fitted_temperature(run: runs.Run) -> float | None:
-    """Return the temperature that fits a run's validation slices; None where there are none, or all are right."""
-    y, logits, _ = results.truth(run.predictions("validation"))
+    """Return the temperature that fits `calibrated_on`; None where there are no such slices, or all are right."""
+    y, logits, _ = results.truth(calibrated_on(run))
     return round(calibration.fit_temperature(logits, y), 6) if (logits.argmax(1) != y).any() else None
+
+
+def calibrated_on(run: runs.Run) -> pd.DataFrame:
+    """Return predictions of slices that the predicting fit did not learn from, nor this run's test part holds.
+
+    A run's validation slices; where it has none, as it trained on everything outside its test part, the test slices of the
+    fits of its split's other folds, as far as they were made here.
+    """
+    slices = run.predictions("validation")
+    others = () if len(slices) else range(run.fit.split.folds)
+    folds = [runs.load(run.fit.model_copy(update={"fold": k})) for k in others if k != run.fit.fold]
+    return pd.concat([slices, *(fold.predictions("test") for fold in folds if fold)])
 
 
 def said_of(run: runs.Run) -> str:
@@ -65,6 +77,7 @@ def write(run: runs.Run, facts) -> str:
         elsewhere=_elsewhere(run, study),
         fitted=fitted_temperature(run),
         validated=len(run.predictions("validation")),
+        calibrated=len(calibrated_on(run)),
         before=100 * errors[0],
         after=100 * errors[1],
         percentile=PERCENTILE,

@@ -29,8 +29,8 @@ class Facts(params.Section):
     data: the slices that it was fitted on, in words.
     classes: in the order of the logits, two or more.
     preprocessing: how a slice becomes the picture that it is given.
-    temperature: what its logits are divided by before softmax, fitted on its validation slices or given by whoever
-        published it; None: not calibrated.
+    temperature: what its logits are divided by before softmax, fitted on slices that it did not learn from
+        (`card.calibrated_on`) or given by whoever published it; None: not calibrated.
     energy: log of the sum of exp(logits) below which a slice is unlike the held-out ones; None: not known.
     """
 
@@ -155,8 +155,7 @@ def _facts_beside(path: Path, image_size: int) -> tuple[Facts, list[str]]:
 def facts_of(run: runs.Run, name: str | None = None, temperature: float | None = None) -> Facts:
     """Return a run's facts, from its parameters and its predictions.
 
-    Where there are no validation slices, or every one is right, no temperature can be fitted, and there is none but the
-    given one. The limit of the energy is that of all held-out slices, of validation and test.
+    Where there are no slices to fit a temperature on, or every one is right, there is none but the given one. The limit of the energy is that of all held-out slices, of validation and test.
 
     Args:
         run: finished.
