@@ -19,8 +19,7 @@ import pytest
 from btlib import DataError, files, params
 from btlib.site import build as report
 from btlib.site import pages as texts
-from btlib.site import readable
-from btlib.study import tables
+from btlib.study import readable, tables
 
 SENTENCE = "Made-up slices (phantoms): says nothing about patients."
 FIRST = [

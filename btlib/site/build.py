@@ -24,7 +24,7 @@ from btlib import DataError, __version__, files
 from btlib.data import datasets
 from btlib.fitting import runs
 from btlib.params import Study
-from btlib.site import pages, readable
+from btlib.site import TEMPLATES, pages
 from btlib.study import tables
 
 SITE = Path(__file__).resolve().parent
@@ -201,9 +201,9 @@ def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> N
     real = pages.copy_kept(source)
     context = pages.context(study, notebooks, about, figures, real)
     for page in ("index", "tables", "figures", "provenance", "sources"):
-        text = readable.TEMPLATES.get_template(f"{page}.md").render(context)
+        text = TEMPLATES.get_template(f"{page}.md").render(context)
         (source / f"{page}.md").write_text(text, encoding="utf-8")
-    plate = readable.TEMPLATES.get_template("plate.md")
+    plate = TEMPLATES.get_template("plate.md")
     for name, book in notebooks.items():
         written = _for_reading(book, lambda figure: plate.render(context | {"figure": figures[figure]}))
         nbformat.write(written, source / f"{name}.ipynb")

@@ -10,8 +10,8 @@ import pandas as pd
 from btlib import files, home, params
 from btlib.data import splits
 from btlib.figures import claims, data, external, gradcam, learning, performance, theme
-from btlib.site import checklist, readable
-from btlib.study import digest, tables
+from btlib.site import TEMPLATES, checklist
+from btlib.study import digest, readable, tables
 
 SITE = Path(__file__).resolve().parent
 
@@ -35,7 +35,7 @@ def write(profile: str) -> Path:
         words = {key: " ".join(getattr(figure, key).split()) for key in ("alt", "caption")}
         files.write_text(path.with_suffix(".json"), json.dumps(tables.said_of(name) | words, indent=2) + "\n")
         figures[name] = {"file": f"figures/{name}.svg", **words}
-    text = readable.TEMPLATES.get_template("findings.md").render(context(kept, figures, profile))
+    text = TEMPLATES.get_template("findings.md").render(context(kept, figures, profile))
     files.write_text(kept.folder / "README.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     checklist.write(kept)
     return kept.folder / "README.md"

@@ -13,8 +13,7 @@ import yaml
 
 from btlib import DataError, params
 from btlib.params import Study
-from btlib.site import readable
-from btlib.study import tables
+from btlib.study import readable, tables
 
 KINDS = ("tables", "figures")
 KEPT = "figshare"
@@ -61,7 +60,8 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
         "level": f"{100 * study.statistics.level:g}{readable.SPACE}%",
         "real": real,
         "questions": [question(name, book) for name, book in notebooks.items()],
-        "tables": {name: _table(study, name) for name in about["tables"]} | {"claims": _claims_table(study)},
+        "tables": {name: readable.read(study.profile, name) for name in about["tables"]}
+        | {"claims": _claims_table(study)},
         "figures": figures,
         "about": about,
         "records": _records(about),
@@ -209,11 +209,6 @@ def _records(about: dict) -> dict[str, list]:
         "fits": [[row[key] for key in of_fits] for row in about["fits"]],
         "times": [(name, f"{seconds:,.1f} s") for name, seconds in times.items()],
     }
-
-
-def _table(study: Study, name: str) -> readable.Table:
-    path = tables.folder(study.profile) / "tables" / f"{name}.csv"
-    return readable.readable(name, pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def _claims_table(study: Study) -> readable.Table:

@@ -30,8 +30,12 @@ def write(profile: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
     return read(profile, name)
 
 
-def read(profile: str, name: str) -> pd.DataFrame:
+def read(profile: str, name: str, **how) -> pd.DataFrame:
     """Read reports/<profile>/tables/<name>.csv.
+
+    Args:
+        profile, name: which.
+        how: further arguments of `pandas.read_csv`, in place of those that keep ids text and empty cells empty.
 
     Raises:
         DataError: it has not been written yet.
@@ -39,7 +43,8 @@ def read(profile: str, name: str) -> pd.DataFrame:
     path = folder(profile) / "tables" / f"{name}.csv"
     if not path.exists():
         raise DataError(f"{path}: no such table yet; run the notebook that writes it, or `make report`")
-    return pd.read_csv(path, dtype=dict.fromkeys(IDS, str), keep_default_na=False, na_values=[""])
+    how = {"dtype": dict.fromkeys(IDS, str), "na_values": [""]} | how
+    return pd.read_csv(path, keep_default_na=False, **how)
 
 
 def save(profile: str, name: str, figure: matplotlib.figure.Figure) -> matplotlib.figure.Figure:

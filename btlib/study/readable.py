@@ -1,9 +1,7 @@
-"""A CSV as people read it: headings and cells in words, an interval beside its value, at most seven columns."""
+"""A CSV as people read it, in notebooks and on pages: headings and cells in words, an interval beside its value, at most seven columns."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from btlib.study import tables
@@ -13,13 +11,6 @@ ROWS = 25
 COLUMNS = 7
 """Columns of a table that a page shows."""
 SPACE = "\N{NO-BREAK SPACE}"
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-"""Of all pages."""
 KINDS = ("share", "points", "count", "millions", "number", "p", "text", "name")
 
 
@@ -35,6 +26,21 @@ class Table:
     says: dict[str, str]
     rows: list[list[str]]
     length: int
+
+
+def show(profile: str, name: str) -> pd.DataFrame:
+    """Return reports/<profile>/tables/<name>.csv as its page shows it, for a notebook to end a cell with.
+
+    Raises:
+        DataError: it has not been written yet.
+    """
+    table = read(profile, name)
+    return pd.DataFrame(table.rows, columns=table.headings).set_index(table.headings[0])
+
+
+def read(profile: str, name: str) -> Table:
+    """Return reports/<profile>/tables/<name>.csv in words, as `readable` does. DataError where it has not been written."""
+    return readable(name, tables.read(profile, name, dtype=str, na_values=[]))
 
 
 def readable(name: str, raw: pd.DataFrame) -> Table:
