@@ -202,11 +202,11 @@ def copy_kept(source: Path) -> dict:
 def _records(about: dict) -> dict[str, list]:
     """Return the rows of the page Provenance: of data, fits and times."""
     of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
-    of_fits = ("id", "title", "hardware", "backend", "fit_seconds", "commit")
+    of_fits = ("id", "title", "hardware", "backend", "fit_seconds")
     times = about["wall_seconds"] | {"all notebooks": sum(about["wall_seconds"].values())}
     return {
         "data": [[row[key] for key in of_data] for row in about["data"]],
-        "fits": [[row[key] for key in of_fits] for row in about["fits"]],
+        "fits": [[*(row[key] for key in of_fits), row["commit"][:12] + row["commit"][40:]] for row in about["fits"]],
         "times": [(name, f"{seconds:,.1f} s") for name, seconds in times.items()],
     }
 
