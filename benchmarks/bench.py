@@ -220,6 +220,29 @@ def epoch(repeats: int = 5, name: str = "efficientnet_lite0") -> list[dict]:
     return [*rows, _row(what, "with Keras's BatchNorm", work.batch, *_medians(sides, 4 * repeats), 4 * repeats)]
 
 
+def kernels(repeats: int = 3, name: str = "efficientnet_lite0") -> list[dict]:
+    """Time a training step with oneDNN's kernels, which btlib asks TensorFlow for, against one without them.
+
+    TensorFlow decides once, as it is imported: each side is a process of its own, and the two take turns.
+    """
+
+    def side(on: str) -> dict:
+        return _child("_step_here", name, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": on})
+
+    made = [(side("1"), side("0")) for _ in range(repeats)]
+    own, other = (statistics.median(pair[k]["seconds"] for pair in made) for k in (0, 1))
+    what = f"training step, {name}, 160 px, with oneDNN's kernels"
+    against = "without: TensorFlow's choice where there is no AVX-512"
+    return [_row(what, against, made[0][0]["batch"], own, other, repeats)]
+
+
+def _step_here(name: str) -> dict:
+    """Median seconds of a training step in this process, and its slices."""
+    work = _training(name)
+    held = work.batches[0]
+    return {"seconds": _medians([lambda: work.trainer.train_on_batch(*held)], 7)[0], "batch": work.batch}
+
+
 HELD_OUT = 1000
 """Seed of the split at random that `accuracy` looks at; no table of the study uses it."""
 
@@ -729,6 +752,7 @@ LINES = {
     "start": start,
     "decode": decode,
     "epoch": epoch,
+    "kernels": kernels,
     "accuracy": accuracy,
     "precision": precisions,
     "head": head,
