@@ -64,8 +64,9 @@ def test_examples_are_the_median_tumour_of_each_class_and_plane(table):
     assert sorted(chosen["image_id"]) == ["3", "4", "9"] and chosen["label"].is_monotonic_increasing
 
 
-def test_examples_of_slices_without_masks_are_none(table):
-    assert len(describe.examples(table.assign(mask_area=0))) == 0
+def test_examples_of_slices_without_masks_are_those_in_the_middle_by_name(table):
+    bare = table.assign(mask_area=0, mask_area_percent=np.nan, label="a", plane="unknown")
+    assert describe.examples(bare)["image_id"].tolist() == [sorted(bare["image_id"])[len(bare) // 2]]
 
 
 def test_one_of_each_takes_the_middle_slice_of_a_class(table):

@@ -402,6 +402,11 @@ def test_fits_draw_every_fit_and_its_range():
     assert sorted(x for x, _ in drawn) == pytest.approx([90, 97.4, 99])
 
 
+def test_without_masks_sizes_are_those_of_slices_alone():
+    (axis,) = data.sizes(SLICES.assign(mask_area_percent=np.nan)).axes
+    assert axis.get_xlabel() == "Width of the slice (pixels)"
+
+
 def test_ablation_draws_changes_from_the_proposed_network():
     axis = learning.ablation(ABLATION).axes[0]
     assert spans(axis) == [(-4, 0), (-12, -6)]

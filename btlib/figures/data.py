@@ -3,6 +3,7 @@
 import textwrap
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 
@@ -48,21 +49,23 @@ def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the share of slices with tumours below each size, and the number of slices of each width.
+    """Draw the share of slices with tumours below each size, where masks tell it, and the number of slices of each width.
 
     Args:
         table: slices.csv: label, width (pixels), mask_area_percent (of the slice's pixels; empty without a mask).
     """
-    figure, (tumours, widths) = theme.subplots(1, 2, 7.4, 2.8)
     masked = table.dropna(subset="mask_area_percent")
-    for (label, colour), line in zip(theme.colours(masked["label"]).items(), 2 * theme.LINES, strict=False):
-        percent = masked.loc[masked["label"] == label, "mask_area_percent"]
-        sns.ecdfplot(percent, stat="percent", label=class_name(label), ax=tumours, color=colour, ls=line)
-    tumours.set(xlabel="Tumour (% of the slice's pixels, log scale)", ylabel="Slices with less (%)", xscale="log")
-    tumours.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
-    tumours.xaxis.set_major_formatter("{x:g}")
-    tumours.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-    theme.legend(figure, tumours)
+    figure, axes = theme.subplots(1, 2 if len(masked) else 1, 7.4 if len(masked) else 3.7, 2.8)
+    *tumours, widths = np.ravel(axes)
+    for axis in tumours:
+        for (label, colour), line in zip(theme.colours(masked["label"]).items(), 2 * theme.LINES, strict=False):
+            percent = masked.loc[masked["label"] == label, "mask_area_percent"]
+            sns.ecdfplot(percent, stat="percent", label=class_name(label), ax=axis, color=colour, ls=line)
+        axis.set(xlabel="Tumour (% of the slice's pixels, log scale)", ylabel="Slices with less (%)", xscale="log")
+        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        theme.legend(figure, axis)
     counts = table["width"].value_counts().sort_index().tail(12)
     widths.bar_label(widths.bar(counts.index.astype(str), counts, color=theme.GREY), size=8)
     widths.set(xlabel="Width of the slice (pixels)", ylabel="Slices")

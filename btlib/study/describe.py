@@ -55,10 +55,11 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def examples(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose a slice for each class and plane: the one whose tumour has the median size."""
-    ordered = table[table["mask_area"] > 0].sort_values(["mask_area_percent", "image_id"])
+    """Choose a slice for each class and plane: the one whose tumour has the median size; without masks the middle name."""
+    masked = table[table["mask_area"] > 0]
+    ordered = (masked if len(masked) else table).sort_values(["mask_area_percent", "image_id"])
     parts = [part.iloc[[len(part) // 2]] for _, part in ordered.groupby(["label", "plane"], observed=True)]
-    return pd.concat(parts) if parts else ordered
+    return pd.concat(parts)
 
 
 def shown(data: params.Data, image_ids) -> tuple[list, list]:
