@@ -301,10 +301,11 @@ def in_words(study, cross, classes, calibrated, ood) -> str:
         lines.append(f"- **{name}**: {_set_in_words(rows.set_index('slices'), classes[classes['set'] == name])}")
     own = calibrated[calibrated["slices"] == "test"].set_index("scaling")
     if len(own):
-        before, after = own.loc["before", "ece"], own.loc["after", "ece"]
+        before, after, temperature = own.loc["before", "ece"], own.loc["after", "ece"], own.loc["after", "temperature"]
+        scaled = f"{100 * after:.1f} after scaling with T = {temperature:.2f}"
         lines.append(
             f"- On the study's own test slices, confidence and accuracy are {100 * before:.1f} points apart (ECE), "
-            f"{100 * after:.1f} after scaling with T = {own.loc['after', 'temperature']:.2f}."
+            f"{scaled if temperature != 1 else 'and there was nothing to fit a temperature on'}."
         )
     if len(ood):
         row = ood.loc[ood["auroc"].idxmax()]
