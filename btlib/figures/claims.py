@@ -79,7 +79,7 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     theme.dots(axis, values, at, label="This study, with its interval")
     axis.plot(paper, at, "D", mfc="white", mec=theme.COLOURS[1], mew=1.5, ms=6, label="Paper")
     one = rows["data"].nunique() == 1
-    words = rows["claim"] if one else rows["claim"] + " [" + rows["data"] + "]"
+    words = rows["claim"] if one else rows["claim"] + " [" + rows["data"].astype(str) + "]"
     if len(rows):
         theme.name_rows(axis, [textwrap.fill(text, 46) for text in words])
         axis.tick_params(axis="y", labelsize=8)
