@@ -226,9 +226,9 @@ def test_every_page_but_that_of_real_slices_says_that_the_slices_are_made_up(pag
 def test_front_page_shows_the_claims_and_the_deciding_sentence(fake, pages):
     text = plain(pages["index"])
     # (0.5 * 100 + 0.9 * 300) / 400 = 0.8, other models left out
-    assert "is right on 80.0 % of test slices where slices are split at random; on 75.0 %" in text
+    assert "is right on these shares of test slices: 80.0 % (slices at random, hold-out), 75.0 %" in text
     assert (
-        "On real slices, kept with the code: The network of the kept tables" in text and "is right on 90.0 % of" in text
+        "On real slices, kept with the code: The network of the kept tables" in text and "test slices: 90.0 % (" in text
     )
     assert "Claim Paper Real slices Verdict Made-up slices" in text
     first = "accuracy on the test set 99.35 % 90.0 % (80.0 to 95.0) not reached 81.2 % (75.0 to 87.5)"

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from btlib import DataError, params
+from btlib.data import splits
 from btlib.params import Study
 from btlib.study import readable, tables
 
@@ -102,9 +103,9 @@ def decisive(study: Study) -> str:
     right = (rows["accuracy"] * rows["n_test"]).groupby(rows["protocol"], sort=False).sum()
     share = right / rows.groupby("protocol", sort=False)["n_test"].sum()
     listed = [p.protocol for p in study.protocols if p.protocol in share]
-    words = [f"{readable.cell(str(share[p]), 'share')} {tables.WORDS['decides'][p]}" for p in listed]
+    words = [f"{readable.cell(str(share[p]), 'share')} ({splits.rule(p).words})" for p in listed]
     name = tables.WORDS["words"].get(study.proposed.model, study.proposed.model)
-    return f"The proposed network, {name}, is right on {'; on '.join(words)}."
+    return f"The proposed network, {name}, is right on these shares of test slices: {', '.join(words)}."
 
 
 CLAIMS = ("claim", "paper", "ours", "low", "high", "verdict", "data")
