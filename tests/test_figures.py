@@ -475,7 +475,15 @@ def test_crossing_orders_splits_and_sums_over_seeds():
     widths = [[bar.get_width() for bar in bars] for bars in figure.axes[0].containers]
     assert widths == [pytest.approx([98, 0]), pytest.approx([21, 2])]
     assert figure.axes[0].get_yticklabels()[0].get_text() == "Slices at random,\nhold-out"
-    assert "Slices at random, hold-out 98.0 and 21.0 %" in figure.alt
+    assert "Slices at random, hold-out 98.0 % and 21.0 %" in figure.alt
+
+
+def test_crossing_draws_nothing_of_patients_that_are_not_known():
+    figure = data.crossing(
+        SPLITS.assign(slices_of_crossing_patients=[np.nan, *SPLITS["slices_of_crossing_patients"][1:]])
+    )
+    assert [t.get_text() for t in figure.axes[0].texts] == ["98.0", "21.0", "2.0"]
+    assert "folds unknown and 2.0 %" in figure.alt
 
 
 def test_counts_tick_at_whole_numbers():

@@ -140,9 +140,11 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw for each protocol the share of test slices whose patient, or a near-identical slice, is in training.
 
     Args:
-        table: splits.csv: protocol, n_test, slices_of_crossing_patients, test_near_identical (counts).
+        table: splits.csv: protocol, n_test, slices_of_crossing_patients (NaN where not every patient is known: no bar),
+            test_near_identical (counts).
     """
-    sums = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]].sum()
+    counts = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]]
+    sums = counts.agg(lambda column: column.sum(skipna=False))
     sums = sums.loc[theme.strictness(sums.index)]
     names = ["Of a patient seen in training", "With a near-identical slice in training"]
     share = 100 * sums.iloc[:, 1:].div(sums["n_test"], axis=0).set_axis(names, axis=1)
@@ -156,7 +158,8 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
         bars.set_label(name)
     theme.legend(figure, axis)
     axis.set(xlabel="Test slices (%)", ylabel="", xlim=(0, 108))
-    told = "; ".join(f"{' '.join(k.split())} {a:.1f} and {b:.1f} %" for k, a, b in share.itertuples())
+    percent = {k: ["unknown" if pd.isna(v) else f"{v:.1f} %" for v in row] for k, *row in share.itertuples()}
+    told = "; ".join(f"{' '.join(k.split())} {' and '.join(words)}" for k, words in percent.items())
     return described(figure, "crossing", rows=told)
 
 

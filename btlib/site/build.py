@@ -22,6 +22,7 @@ from PIL import Image
 
 from btlib import DataError, __version__, files
 from btlib.data import datasets
+from btlib.data import manifest as manifests
 from btlib.fitting import runs
 from btlib.params import Study
 from btlib.site import TEMPLATES, pages
@@ -173,10 +174,12 @@ def _data(study: Study) -> list[dict]:
     sets = [("data", study.data, None), *((name, data, study.data) for name, data in study.external.items())]
     rows = []
     for name, data, copies_from in (s for s in sets if not datasets.absent(s[1])):
-        patients = datasets.manifest(data, copies_from)["patient_id"]
+        manifest = datasets.manifest(data, copies_from)
+        unnamed = manifests.unnamed(manifest)
         row = {"name": name, "source": data.source, "path": data.path}
         row["fingerprint"] = datasets.fingerprint(data, copies_from)
-        rows.append(row | {"n_slices": len(patients), "n_patients": int(patients.nunique())})
+        patients = int(manifest.loc[~unnamed, "patient_id"].nunique())
+        rows.append(row | {"n_slices": len(manifest), "n_patients": patients, "n_unnamed": int(unnamed.sum())})
     return rows
 
 

@@ -74,6 +74,8 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     again, claimed = kept.folder / "reproduced.csv", kept["claims"]
     literature = home() / "reports" / "literature.csv"
     limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
+    if not kept.of_the_paper:  # what is said of the paper and of Figshare's slices is not of this data set
+        limitations = limitations[limitations.index("\n## The task") :]
     return {
         "figures": figures,
         "measured": measured(kept),
@@ -88,6 +90,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
         "again": pd.read_csv(again).to_dict("records") if again.exists() else [],
         "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
+        "cost_split": theme.in_print(kept.about["parameters"]["comparison"]["protocol"]).replace("\n", " "),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
         "profile": profile,
         "share": lambda value: "" if pd.isna(value) else f"{100 * value:.1f} %",
@@ -115,11 +118,13 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
     )
     data, hardware = next(d for d in kept.about["data"] if d["name"] == "data"), kept.about["hardware"]
+    unnamed = f" and {data['n_unnamed']:,} slices of patients that nobody names" if data.get("n_unnamed") else ""
     return {
         "Network": f"{theme.model_name(kept.model)}, {start} weights, {epochs} epochs; maps {guided}; {erased}",
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {cells} x {cells} cells (one for "
         f"{stride} pixels)",
-        "Data": f"{said_of(data)}: {data['n_slices']:,} slices of {data['n_patients']} patients, fingerprint "
+        "Data": f"{about['data'].get('origin') or said_of(data)}: {data['n_slices']:,} slices of {data['n_patients']} patients"
+        f"{unnamed}, fingerprint "
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "

@@ -267,7 +267,7 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     """Return how patients and slices came into the parts of the first patient-apart fold: `figures.data.patient_flow`.
 
     Returns:
-        part (words), kind ("step", "excluded" or "part"), patients, slices.
+        part (words), kind ("step", "excluded" or "part"), patients, slices; None where not every slice's patient is known.
     """
     data, split = kept["dataset"], kept["splits"]
     if data is None or split is None:
@@ -275,6 +275,8 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     whole = data[data["label"] == "all"].iloc[0]
     protocol = next((p for p in APART if p in set(split["protocol"])), split["protocol"].iloc[0])
     one = split[split["protocol"] == protocol].iloc[0]
+    if pd.isna(one["patients_train"]):
+        return None
     rest = int(one["n_train"] + one["n_validation"])
     training = "Training" + (f" ({int(one['n_validation'])} to validate)" if one["n_validation"] else "")
     rows = [
