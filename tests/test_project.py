@@ -44,6 +44,17 @@ def test_the_readme_tells_the_first_three_findings_of_the_kept_tables():
         assert f"{number}. {finding}" in README
 
 
+def test_the_readme_tells_what_keeping_patients_apart_takes_on_the_fields_own_split():
+    leakage = digest.Kept(ROOT / "reports" / "nickparvar")["leakage"].set_index("protocol")
+    near = digest.Kept(ROOT / "reports" / "nickparvar")["neighbours"].set_index(["protocol", "label", "neighbour"])["n"]
+    loose, apart = leakage.loc["published"], leakage.loc["group_holdout"]
+    less = [f"{-100 * apart[k]:.1f}" for k in ("difference", "difference_high", "difference_low")]
+    assert f"right on {100 * loose['accuracy']:.1f} % of the publisher's test part" in README
+    assert f"on {100 * apart['accuracy']:.1f} % with patients and copies apart" in README
+    assert f"{less[0]} points less ({less[1]} to {less[2]};" in README
+    assert near["published", "all", "in training"] / loose["n_test"] == pytest.approx(0.8, abs=0.01)
+
+
 def test_the_readme_opens_with_the_ladder_and_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     pictures = [number for number, line in enumerate(lines) if "](reports/figshare/figures/ladder.svg)" in line]
