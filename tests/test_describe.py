@@ -8,9 +8,9 @@ from btlib.study import describe, sentences
 
 ROWS = [
     # image_id, label, patient_id, group, plane, side, mask, area, fold
-    ("1", "meningioma", "1", "1", "axial", 512, 9, 1.0, 1),
-    ("2", "meningioma", "1", "1", "axial", 512, 9, 3.0, 1),
-    ("3", "meningioma", "1", "1", "coronal", 256, 9, 2.0, 1),
+    ("1", "meningioma", "7", "7", "axial", 512, 9, 1.0, 1),
+    ("2", "meningioma", "7", "7", "axial", 512, 9, 3.0, 1),
+    ("3", "meningioma", "7", "7", "coronal", 256, 9, 2.0, 1),
     ("4", "glioma", "MR1", "MR1", "axial", 512, 9, 5.0, 2),
     ("5", "glioma", "MR1B", "MR1", "sagittal", 512, 0, np.nan, 3),
 ]
@@ -48,6 +48,14 @@ def test_summary_has_a_row_a_class_and_one_for_all(table):
     assert summary["with_mask"].tolist() == [3, 1, 4]
     assert summary["commonest_size"].tolist() == ["512 x 512"] * 3
     assert summary["of_commonest_size"].tolist() == [2, 2, 4]
+
+
+def test_slices_that_bear_their_own_name_as_patient_are_of_no_patient_that_is_known(table):
+    some = table.assign(patient_id=["1", "2", "3", "MR1", "MR1"])  # as image_id, but for the last two
+    whole = describe.summary(some, ["meningioma", "glioma"]).set_index("label").loc["all"]
+    assert (whole["slices"], whole["named"], whole["patients"]) == (5, 2, 1)
+    words = sentences.data_in_words(describe.summary(some, ["meningioma", "glioma"]), describe.groups(some))
+    assert "2 of them are of 1 patients that are named" in words and "- 2.0 slices a patient" in words
 
 
 def test_groups_counts_what_the_authors_folds_divide(table):
@@ -91,7 +99,7 @@ def test_words_come_from_the_tables(table):
     words = sentences.data_in_words(
         describe.summary(table, ["meningioma", "glioma", "pituitary"]), describe.groups(table)
     )
-    assert "5 slices (3 meningioma, 2 glioma) of 3 patients" in words
+    assert "5 slices (3 meningioma, 2 glioma); 5 of them are of 3 patients that are named" in words
     assert "1 of these groups lie in more than one of the author's folds" in words
     split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})
     words = sentences.splits_in_words(split.assign(test_near_identical=[2, 2]))

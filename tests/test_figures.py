@@ -200,6 +200,7 @@ DATASET = rows(
 RNG = np.random.default_rng(0)
 SLICES = pd.DataFrame(
     {
+        "image_id": [f"s{i}" for i in range(240)],
         "label": np.repeat(CLASSES, 60),
         "patient_id": RNG.integers(0, 40, 240),
         "width": 512,

@@ -36,8 +36,11 @@ def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw how many slices patients have, a panel a class.
 
     Args:
-        table: slices.csv: label, patient_id.
+        table: slices.csv: label, patient_id, image_id (also the patient_id of a slice whose patient is not known; such are left
+            out where others are known).
     """
+    named = table[table["patient_id"] != table["image_id"]]
+    table = named if len(named) else table
     counts = table.groupby(["label", "patient_id"], sort=False).size()
     labels = theme.colours(table["label"])
     figure, axes = theme.subplots(1, len(labels), 7.4, 2.3, sharex=True, sharey=True, squeeze=False)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from btlib import DataError, files
@@ -74,11 +75,12 @@ def _of_data(kept: digest.Kept) -> dict[str, str]:
         counts = [f"{r.label} {r.slices} slices of {r.patients} patients" for r in classes.itertuples()]
         told["imbalance"] = ", ".join(counts)
     if split is not None:
-        sums = split.groupby("protocol")[["slices_of_crossing_patients", "n_test"]].sum()
+        sums = split.groupby("protocol")[["slices_of_crossing_patients", "n_test"]]
+        sums = sums.agg(lambda column: column.sum(skipna=False))
         shares = 100 * sums["slices_of_crossing_patients"] / sums["n_test"]
         apart = next((p for p in digest.APART if p in shares), None)
         for key, protocol in (("crossing", "image_holdout"), ("apart", apart)):
-            told |= {key: f"{shares[protocol]:.1f}"} if protocol in shares else {}
+            told |= {key: f"{shares[protocol]:.1f}"} if not pd.isna(shares.get(protocol)) else {}
     return told
 
 

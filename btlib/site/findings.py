@@ -118,13 +118,13 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
     )
     data, hardware = next(d for d in kept.about["data"] if d["name"] == "data"), kept.about["hardware"]
-    unnamed = f" and {data['n_unnamed']:,} slices of patients that nobody names" if data.get("n_unnamed") else ""
+    unnamed = f", {data['n_unnamed']:,} of these slices of none that is known" if data.get("n_unnamed") else ""
     return {
         "Network": f"{theme.model_name(kept.model)}, {start} weights, {epochs} epochs; maps {guided}; {erased}",
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {cells} x {cells} cells (one for "
         f"{stride} pixels)",
         "Data": f"{about['data'].get('origin') or said_of(data)}: {data['n_slices']:,} slices of {data['n_patients']} patients"
-        f"{unnamed}, fingerprint "
+        f"{unnamed}; fingerprint "
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "

@@ -42,7 +42,7 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
     """Count patients and groups of ids that differ only in a last letter, and what of them the author's folds divide."""
     ids = table.groupby("patient_group")["patient_id"].nunique()
     counts = {
-        "patient ids": table["patient_id"].nunique(),
+        "patient ids": _named(table)["patient_id"].nunique(),
         "groups of ids": len(ids),
         "groups of more than one id": int((ids > 1).sum()),
         "patients with more than one class": int((table.groupby("patient_id")["label"].nunique() > 1).sum()),
@@ -168,11 +168,17 @@ def changes(images: np.ndarray, changed: np.ndarray, labels: list[str]) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the slices whose source names a patient: others bear their own name as one."""
+    return table[table["patient_id"] != table["image_id"]]
+
+
 def _counts(part: pd.DataFrame) -> dict:
     sizes = (part["width"].astype(str) + " x " + part["height"].astype(str)).value_counts()
     return {
         "slices": len(part),
-        "patients": part["patient_id"].nunique(),
+        "named": len(_named(part)),
+        "patients": _named(part)["patient_id"].nunique(),
         "patient_groups": part["patient_group"].nunique(),
         **{plane: int((part["plane"] == plane).sum()) for plane in ("axial", "coronal", "sagittal", "unknown")},
         "with_mask": int((part["mask_area"] > 0).sum()),

@@ -47,8 +47,14 @@ def data_in_words(table: pd.DataFrame, counts: pd.DataFrame) -> str:
     each = ", ".join(f"{row.slices} {row.label}" for row in table.itertuples() if row.label != "all")
     number = counts.set_index("what")["count"]
     lines = [
-        f"- {every['slices']} slices ({each}) of {every['patients']} patients.",
-        f"- {every['slices'] / every['patients']:.1f} slices a patient: slices of one patient are no independent cases.",
+        f"- {every['slices']} slices ({each}); {every['named']} of them are of {every['patients']} patients that are named.",
+        *(
+            [
+                f"- {every['named'] / every['patients']:.1f} slices a patient: slices of one patient are no independent cases."
+            ]
+            if every["patients"]
+            else []
+        ),
         f"- The {number['patient ids']} ids fall into {number['groups of ids']} groups when a last letter is dropped; "
         f"{number['groups of more than one id']} groups hold several ids.",
     ]
