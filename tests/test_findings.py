@@ -21,16 +21,20 @@ KEPT = ROOT / "reports" / "figshare"
 @pytest.fixture(scope="module")
 def anew(tmp_path_factory):
     """A copy of the kept tables from which the page is made anew."""
-    home = tmp_path_factory.mktemp("home")
-    shutil.copytree(
-        KEPT,
-        home / "reports" / "figshare",
-        ignore=shutil.ignore_patterns("figures", "README.md", "checklist.md", "html"),
-    )
+    return made(tmp_path_factory.mktemp("home"), "figshare")
+
+
+def made(home, profile):
+    """Make a profile's page anew from a copy of its kept tables; the folder it lies in."""
+    made_anew = shutil.ignore_patterns("figures", "README.md", "checklist.md", "html", "notebooks")
+    shutil.copytree(ROOT / "reports" / profile, home / "reports" / profile, ignore=made_anew)
     shutil.copy(ROOT / "reports" / "literature.csv", home / "reports")
+    if profile != "nickparvar":  # another profile's page leads there
+        (home / "reports" / "nickparvar").mkdir()
+        shutil.copy(ROOT / "reports" / "nickparvar" / "README.md", home / "reports" / "nickparvar")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BTLIB_HOME", str(home))
-        return findings.write("figshare").parent
+        return findings.write(profile).parent
 
 
 def skeleton(svg):
@@ -43,6 +47,12 @@ def skeleton(svg):
 def test_the_kept_page_is_what_the_kept_tables_give(anew):
     for name in ("README.md", "checklist.md"):
         assert (anew / name).read_text() == (KEPT / name).read_text(), "run `make results`"
+
+
+def test_the_page_of_another_data_set_is_what_its_tables_give(tmp_path):
+    folder = made(tmp_path, "nickparvar")
+    for name in ("README.md", "checklist.md"):
+        assert (folder / name).read_text() == (ROOT / "reports" / "nickparvar" / name).read_text(), "run `make results`"
 
 
 def test_the_kept_figures_are_what_the_kept_tables_give(anew):
