@@ -155,7 +155,8 @@ def _facts_beside(path: Path, image_size: int) -> tuple[Facts, list[str]]:
 def facts_of(run: runs.Run, name: str | None = None, temperature: float | None = None) -> Facts:
     """Return a run's facts, from its parameters and its predictions.
 
-    Where there are no slices to fit a temperature on, or every one is right, there is none but the given one. The limit of the energy is that of all held-out slices, of validation and test.
+    Where there are no slices to fit a temperature on, or every one is right, there is none but the given one. The limit of
+    the energy is that of all held-out slices, of validation and test.
 
     Args:
         run: finished.
