@@ -121,6 +121,24 @@ def test_the_papers_row_stands_above_its_own_slices_alone(tmp_path):
     assert "The paper" not in set(digest.ladder(kept)["group"])
 
 
+def test_calibration_is_of_the_proposed_network_where_others_have_its_title(tmp_path):
+    """A plain network, or a change of the ablation, may be fitted on the very same split."""
+    scaled = pd.DataFrame({"slices": ["test"], "scaling": ["after"], "temperature": [2.0]})
+    kept = kept_of(tmp_path, calibration=scaled)
+    (tmp_path / "predictions").mkdir()
+    sure = {"a": 9.0, "b": 0.1}
+    for name, logit in sure.items():
+        table = pd.DataFrame({"role": "test", "label": ["x", "y"], "logit_x": [logit, -logit], "logit_y": 0.0})
+        table.to_csv(tmp_path / "predictions" / f"{name}.csv", index=False)
+    title = "m (imagenet), group_folds fold 0, seed 0"
+    fits = [("a", ["gradcam"]), ("b", ["proposed", "ablation"])]
+    kept.about["fits"] = [{"id": id, "title": title, "purposes": purposes} for id, purposes in fits]
+    before, after, temperature = digest.reliability(kept)
+    assert (before["n"].sum(), temperature) == (2, 2.0)
+    assert before["confidence"].max() == pytest.approx(1 / (1 + np.exp(-0.1)))
+    assert after["confidence"].max() == pytest.approx(1 / (1 + np.exp(-0.05)))
+
+
 def test_second_sets_count_what_is_no_copy(tmp_path):
     names = ["slices", "augmentation", "n", "n_glioma", "accuracy", "accuracy_low", "accuracy_high"]
     rows = [("all", "none", 10, 10, 0.9, 0.8, 1), ("clean", "none", 4, 4, 0.5, 0.1, 0.9)]
@@ -153,6 +171,16 @@ def test_a_checklist_that_asks_for_an_unknown_value_names_it(tmp_path, monkeypat
     monkeypatch.setattr(checklist, "values", lambda kept: {"slices": "3"})
     with pytest.raises(DataError, match=r"items.yaml: no value 'nonsense'; allowed: slices"):
         checklist.write(kept_of(tmp_path, leakage=LEAKAGE))
+
+
+def test_an_item_that_no_table_answers_says_so_instead_of_half_a_sentence(tmp_path, monkeypatch):
+    items = tmp_path / "items.yaml"
+    items.write_text('L:\n  - [1, asked, where, "{crossing} % cross"]\n  - [2, asked, where, "{slices} slices"]\n')
+    monkeypatch.setattr(checklist, "ITEMS", items)
+    monkeypatch.setattr(checklist, "values", lambda kept: {"slices": "3"})
+    text = checklist.write(kept_of(tmp_path, leakage=LEAKAGE)).read_text()
+    assert "| where | **Not told** by this profile's tables |" in text and "| where | 3 slices |" in text
+    assert "% cross" not in text
 
 
 def test_nothing_kept_is_told_by_the_folders_name(tmp_path):

@@ -1,6 +1,7 @@
 """The checklists that journals ask for, each item with where it is answered and the answer printed from the kept tables."""
 
 from pathlib import Path
+from string import Formatter
 
 import pandas as pd
 import yaml
@@ -35,14 +36,14 @@ def write(kept: digest.Kept) -> Path:
 def _answer(answer: str | dict, known: dict[str, str]) -> str:
     if isinstance(answer, dict):
         return f"**Cannot be answered:** {answer['cannot']}"
-    try:
-        return answer.format(**known)
-    except KeyError as error:
-        raise DataError(f"{ITEMS}: no value {error}; allowed: {', '.join(known)}") from None
+    asked = {name for _, name, _, _ in Formatter().parse(answer) if name}
+    if strange := asked - {*known, *COUNTED}:
+        raise DataError(f"{ITEMS}: no value {strange.pop()!r}; allowed: {', '.join([*known, *COUNTED])}")
+    return answer.format(**known) if asked <= {*known} else "**Not told** by this profile's tables"
 
 
 def values(kept: digest.Kept) -> dict[str, str]:
-    """Return what checklist.yaml may print, in words; "not kept yet" where a table is not there."""
+    """Return what checklist.yaml may print, in words; `COUNTED` are left out where no table tells them."""
     about, versions = kept.about["parameters"], kept.about["versions"]
     proposed, statistics = about["proposed"], about["statistics"]
     known = {
@@ -58,7 +59,7 @@ def values(kept: digest.Kept) -> dict[str, str]:
         "bootstrap": str(statistics["bootstrap"]),
         "fits": str(len(kept.about["fits"])),
     }
-    return dict.fromkeys(COUNTED, "not kept yet") | known | _of_data(kept) | _of_scores(kept)
+    return known | _of_data(kept) | _of_scores(kept)
 
 
 COUNTED = ("slices", "patients", "unmasked", "classes", "imbalance", "crossing", "apart")
@@ -88,7 +89,8 @@ def _of_scores(kept: digest.Kept) -> dict[str, str]:
     told, ladder, looks = {}, digest.ladder(kept), digest.looks(kept)
     if ladder is not None:
         own = ladder["group"].isin(digest.GROUPS.values())
-        for key, rows in (("ladder", ladder[own]), ("external", ladder[~own].iloc[1:])):  # the first is the paper's
+        foreign = ladder[~own & (ladder["group"] != digest.PRINTED)]
+        for key, rows in (("ladder", ladder[own]), ("external", foreign)):
             words = rows["group"] + ", " + rows["row"].str.lower()
             told |= {key: theme.told(words, theme.percent(rows))} if len(rows) else {}
     if looks is not None:

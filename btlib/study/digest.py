@@ -11,6 +11,8 @@ from btlib.models import cams
 from btlib.scores.resampling import share
 from btlib.study import tables
 
+PRINTED = "The paper"
+"""Group of the ladder's first row."""
 PAPER, SLICES = 0.9935, 613
 """The paper's accuracy, and the slices of a fifth of the data set, on which it would be 609 right."""
 
@@ -88,7 +90,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
         return None
     right = round(PAPER * SLICES)
     interval = share(right, SLICES, kept.about["parameters"]["statistics"]["level"])
-    rows = [_row("The paper", f"As printed: {right} of {SLICES}, if a fifth", PAPER, *interval[1:], SLICES)]
+    rows = [_row(PRINTED, f"As printed: {right} of {SLICES}, if a fifth", PAPER, *interval[1:], SLICES)]
     rows = rows if kept.of_the_paper else []
     single = split[split["seed"].astype(str) != "all"]
     for r in single.itertuples():
@@ -237,7 +239,7 @@ def per_class(confusion: pd.DataFrame) -> pd.DataFrame:
 
 
 def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
-    """Return the bins of confidence before and after scaling, from kept predictions of patients kept apart.
+    """Return the proposed network's bins of confidence before and after scaling, from kept predictions of patients kept apart.
 
     Returns:
         Two tables as `calibration.reliability` makes them, and the temperature, that of calibration's test rows; None where no
@@ -249,7 +251,7 @@ def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
     parts = []
     for fit in kept.about.get("fits", []):
         path = kept.folder / "predictions" / f"{fit['id']}.csv"
-        if path.exists() and fit["title"].startswith(f"{kept.model} (") and ", group_folds fold" in fit["title"]:
+        if path.exists() and "proposed" in fit.get("purposes", ()) and ", group_folds fold" in fit["title"]:
             table = pd.read_csv(path)
             parts.append(table[table["role"] == "test"])
     if not parts or scaled is None:

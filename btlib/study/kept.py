@@ -125,7 +125,7 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     compared = []
     for fit in plan.drop_duplicates("id")["fit"]:
         run, other = runs.load(fit), kept[fit.id]
-        if run is None or {"id": fit.id, **run.provenance()} == other:  # the one that the row is of
+        if run is None or other | run.provenance() == other:  # the one that the row is of
             continue
         row = rows.loc[(fit.model, fit.weights or results.RANDOM, fit.protocol, fit.fold, fit.seed)]
         y, logits, _ = results.truth(run.predictions("test"))
