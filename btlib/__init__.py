@@ -77,10 +77,14 @@ def _is_project(folder: Path) -> bool:
 
 
 def _settle_keras() -> None:
-    """Keep a person's keras.json (channels first, half precision, another backend) out of the study."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if "keras" in sys.modules:
-        keras = sys.modules["keras"]
+    """Keep a person's keras.json (channels first, half precision, another backend) out of the study; refuse another backend."""
+    keras = sys.modules.get("keras")
+    backend = keras.config.backend() if keras else os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ParamsError(
+            f"KERAS_BACKEND: got {backend!r}; allowed: tensorflow, as no other is tested here, or nothing"
+        )
+    if keras:
         keras.config.set_floatx("float32")
         keras.config.set_image_data_format("channels_last")
         return

@@ -127,13 +127,20 @@ def test_the_plan_says_how_long_by_what_was_measured(study, home):
     longer = recipe.model_copy(update={"stages": [recipe.stages[0].model_copy(update={"epochs": 30})]})
     fits = [done.fit, done.fit.model_copy(update={"recipe": longer}), done.fit.model_copy(update={"model": "vgg16"})]
     fits.append(done.fit.model_copy(update={"model": "resnet152v2"}))
-    plan = pd.DataFrame({"id": [f.id for f in fits], "fit": fits})
+    fits.append(done.fit.model_copy(update={"recipe": recipe.model_copy(update={"cam_loss": 1.0})}))
+    plan = pd.DataFrame({"id": [f.id for f in fits], "fit": fits, "purpose": "ablation", "factor": "", "value": ""})
+    plan.loc[1, ["factor", "value"]] = "recipe.epochs", "30"
     costs = {"model": ["vgg16"], "precision": ["float32"], "image_size": [64], "fit_seconds_per_100": [100.0]}
     table = runs.outlook(plan, 1000, pd.DataFrame(costs))
-    assert table["by"].tolist() == ["measured", "epochs of such fits", "cost.csv", ""]
+    assert table["by"].tolist() == ["measured", "epochs of such fits", "cost.csv", "", ""], (
+        "a guided one is no such fit"
+    )
+    assert table["what_for"].tolist()[:2] == ["ablation", "ablation recipe.epochs 30"], (
+        "fits of one title are told apart"
+    )
     own = done.provenance()["fit_seconds"] / 60
     assert table["minutes"].tolist()[1] == pytest.approx(10 * own, abs=0.051), "30 epochs, 3 were measured"
     # 720 of 1000 slices train, 3 epochs, a quarter of the pixels that were timed.
     assert table["minutes"].tolist()[2] == pytest.approx(720 / 100 * 3 * 100 / 4 / 60)
-    assert runs.outlook_in_words(table).startswith("4 fits, 3 to do: 0.")
-    assert "1 of models never timed here" in runs.outlook_in_words(table)
+    assert runs.outlook_in_words(table).startswith("5 fits, 4 to do: 0.")
+    assert "2 of models never timed here" in runs.outlook_in_words(table)

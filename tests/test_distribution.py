@@ -14,10 +14,10 @@ from btlib.fitting import distribution
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
-import sys
+import os, sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, "tests")
 from conftest import toy
 from btlib import params
@@ -25,26 +25,25 @@ from btlib.fitting import training
 from btlib.models import registry as models
 models.REGISTRY["toy"] = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\\d)_", None)
 study = params.load(sys.argv[1])
-run = training.find(study, "toy", "image_holdout")
-print(run.folder)
+for how in ("none", "data_parallel"):
+    os.environ["BTLIB_HOME"] = os.path.join(sys.argv[2], how)
+    print(training.find(study.model_copy(update={"distribution": how}), "toy", "image_holdout").folder)
 """
 
 
-def test_two_devices_give_the_losses_of_one(study, tmp_path):
+def test_two_devices_give_the_losses_of_one(study, home):
     given = study.model_dump()
     # Each device draws the same random numbers for its part of the batch: nothing random here.
     given["recipes"]["scratch"]["augment"], given["head"]["dropout"] = False, 0.0
-    folders = []
-    for devices, how in ((1, "none"), (2, "data_parallel")):
-        home = tmp_path / how
-        home.mkdir()
-        path = home / "tiny.yaml"
-        params.write(study.model_validate(given | {"distribution": how}), path)
-        env = os.environ | {"BTLIB_HOME": str(home), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", PROGRAM, str(path), str(devices)]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        folders.append(Path(done.stdout.strip().splitlines()[-1]))
+    params.write(study.model_validate(given), home / "tiny.yaml")
+    for how in ("none", "data_parallel"):
+        (home / how).mkdir()
+        (home / how / "data").symlink_to(home / "data")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, str(home / "tiny.yaml"), str(home)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folders = [Path(line) for line in done.stdout.strip().splitlines()[-2:]]
     one, two = (pd.read_csv(folder / "history.csv") for folder in folders)
     assert folders[0].name == folders[1].name, "how a fit was shared out is no part of what it is"
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=2e-3)

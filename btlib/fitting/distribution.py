@@ -20,34 +20,19 @@ def scope(distribution: str, batch_size: int):
         How many devices there are.
 
     Raises:
-        ParamsError: the batch cannot be shared out evenly, or Keras's backend has no such thing here.
+        ParamsError: the batch cannot be shared out evenly.
 
     Used by `training.fit`.
     """
     if distribution == "none":
         yield 1
         return
-    import keras
+    import tensorflow as tf
 
-    backend = keras.backend.backend()
-    if backend == "jax":
-        devices = keras.distribution.list_devices()
-        _check(batch_size, len(devices))
-        before = keras.distribution.distribution()
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
-        try:
-            yield len(devices)
-        finally:
-            keras.distribution.set_distribution(before)
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        _check(batch_size, len(found))
-        with tf.distribute.MirroredStrategy([device.name for device in found]).scope():
-            yield len(found)
-    else:
-        raise ParamsError(f"distribution: got 'data_parallel' with the backend {backend}; allowed: tensorflow or jax")
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    _check(batch_size, len(found))
+    with tf.distribute.MirroredStrategy([device.name for device in found]).scope():
+        yield len(found)
 
 
 def _check(batch_size: int, devices: int) -> None:

@@ -95,7 +95,8 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
         fingerprint: of the data set.
 
     Returns:
-        purpose ("proposed", "baseline", "ablation", "gradcam"), factor and value (ablation only, else ""), id, fit (Fit).
+        purpose ("proposed", "baseline", "ablation", "gradcam"), factor (of an ablation, else ""), value (of an ablation, or
+        the name in `gradcam.models`, else ""), id, fit (Fit).
         A fit that serves two purposes stands twice, with one id.
 
     Notebooks 03 and 04, `make plan`.
@@ -119,7 +120,7 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     for name in study.gradcam.models:
         for seed, fold in pairs_of(study, explained.model_copy(update={"seeds": explained.seeds[:1]})):
             fit = fit_of(study, fingerprint, study.model_of(name), explained.protocol, fold, seed)
-            rows.append(("gradcam", "", "", fit))
+            rows.append(("gradcam", "", name, fit))
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table
@@ -153,9 +154,10 @@ def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) 
         costs: reports/cost.csv (`benchmarks.cost.table`), where it was made.
 
     Returns:
-        id, fit (its title), state ("done" or "to do"), minutes, by. Minutes are "measured" for a done one. For one to do
-        they are its epochs times the mean of an epoch in the plan's done fits with the same model, image size and
-        precision ("epochs of such fits"), else in costs, by the number of pixels ("cost.csv"), else NaN.
+        id, fit (its title), what_for (its purpose, and what tells it from others of it), state ("done" or "to do"), minutes,
+        by. Minutes are "measured" for a done one. For one to do they are its epochs times the mean of an epoch in the plan's
+        done fits with the same model, image size, precision, output stride and use of masks ("epochs of such fits"), else in
+        costs, by the number of pixels ("cost.csv"), else NaN.
     """
     done = {f.id: run.provenance()["fit_seconds"] / 60 for f in plan["fit"] if (run := load(f))}
     like: dict = {}
@@ -163,18 +165,21 @@ def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) 
         if f.id in done:
             like.setdefault(_kind(f), []).append(done[f.id] / _epochs(f))
     rows = []
-    for f in plan["fit"]:
-        minutes, by = float("nan"), ""
+    for _, row in plan.iterrows():
+        f, minutes, by = row["fit"], float("nan"), ""
         if f.id in done:
             minutes, by = done[f.id], "measured"
         elif known := like.get(_kind(f)):
             minutes, by = _epochs(f) * sum(known) / len(known), "epochs of such fits"
-        elif costs is not None and len(row := costs[(costs["model"] == f.model) & (costs["precision"] == _kind(f)[2])]):
+        elif costs is not None and len(
+            cost := costs[(costs["model"] == f.model) & (costs["precision"] == _kind(f)[2])]
+        ):
             hundreds = slices * (1 - f.split.test_fraction) * (1 - f.split.validation_fraction) / 100
-            area = (f.preprocessing.image_size / row["image_size"].iloc[0]) ** 2
-            minutes, by = _epochs(f) * hundreds * area * row["fit_seconds_per_100"].iloc[0] / 60, "cost.csv"
-        rows.append((f.id, f.title, "done" if f.id in done else "to do", round(minutes, 1), by))
-    return pd.DataFrame(rows, columns=["id", "fit", "state", "minutes", "by"])
+            area = (f.preprocessing.image_size / cost["image_size"].iloc[0]) ** 2
+            minutes, by = _epochs(f) * hundreds * area * cost["fit_seconds_per_100"].iloc[0] / 60, "cost.csv"
+        what_for = " ".join(filter(None, (row["purpose"], row["factor"], row["value"])))
+        rows.append((f.id, f.title, what_for, "done" if f.id in done else "to do", round(minutes, 1), by))
+    return pd.DataFrame(rows, columns=["id", "fit", "what_for", "state", "minutes", "by"])
 
 
 def outlook_in_words(table: pd.DataFrame) -> str:
@@ -188,9 +193,10 @@ def outlook_in_words(table: pd.DataFrame) -> str:
     return text
 
 
-def _kind(fit: Fit) -> tuple[str, int, str]:
+def _kind(fit: Fit) -> tuple[str, int, str, int, bool]:
     """What an epoch's time depends on most."""
-    return fit.model, fit.preprocessing.image_size, fit.recipe.precision
+    guided = bool(fit.recipe.cam_loss or fit.recipe.erase)
+    return fit.model, fit.preprocessing.image_size, fit.recipe.precision, fit.output_stride, guided
 
 
 def _epochs(fit: Fit) -> float:
@@ -359,16 +365,13 @@ def finish(fit: Fit, partial: Path, provenance: dict) -> Run:
 
 def machine() -> dict:
     """Return the hardware and the versions that a result may depend on."""
-    import keras
-
-    backend = keras.backend.backend()
-    packages = ("keras", backend, "numpy", "h5py", "pillow", "keras-cv", "keras-hub", "scikit-learn")
+    packages = ("keras", "tensorflow", "numpy", "h5py", "pillow", "keras-cv", "keras-hub", "scikit-learn")
     return {
-        "hardware": _device(backend),
+        "hardware": _device(),
         "cores": os.cpu_count(),
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
-        "backend": backend,
+        "backend": "tensorflow",
         "versions": {p: _version(p) for p in packages},
         "commit": commit(),
     }
@@ -402,15 +405,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _device(backend: str) -> str:
-    if backend == "jax":
-        import jax
-
-        return str(jax.devices()[0].device_kind)
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+def _device() -> str:
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")

@@ -35,12 +35,12 @@ class FusedNorm(keras.layers.BatchNormalization):
     """BatchNorm whose training step is TensorFlow's one fused operation.
 
     Keras makes the same of ten operations, each a pass over the batch: with them, two fifths of what a step of
-    EfficientNet-Lite0 computes on a processor are BatchNorm. Channels last. On other backends, devices together, and in bfloat16: Keras's own.
+    EfficientNet-Lite0 computes on a processor are BatchNorm. Channels last. Devices together, and in bfloat16: Keras's own.
     """
 
     def call(self, inputs, training=None, mask=None):
-        here = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32" and not self.synchronized
-        if not (here and training and self.trainable):
+        fused = self.compute_dtype == "float32" and not self.synchronized
+        if not (fused and training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 

@@ -122,12 +122,10 @@ def step_of(model, layer: str) -> Callable:
         From float32 slices (n, S, S, 1) and (n, k), 1 for the logit that is explained, to features and gradients.
 
     Raises:
-        DataError: the layer does not lead to the logits, or Keras runs on another backend than TensorFlow.
+        DataError: the layer does not lead to the logits.
     """
     steps = _steps.setdefault(model, {})
     if layer not in steps:
-        if keras.backend.backend() != "tensorflow":
-            raise DataError(f"KERAS_BACKEND: got {keras.backend.backend()}; gradients exist for tensorflow alone")
         steps[layer] = _step(*cut(model, layer))
     return steps[layer]
 

@@ -78,8 +78,8 @@ def provenance(study: Study) -> dict:
 
     Returns:
         Mapping with profile, parameters, seed, versions, hardware, wall_seconds (seconds by notebook), started,
-        finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (where, when and at which
-        commit each was fitted), commit, and tables and figures (each name with the notebook that wrote it).
+        finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (what for, where,
+        when and at which commit each was fitted), commit, and tables and figures (each name with the notebook that wrote it).
 
     Raises:
         DataError: there is no executed notebook, or one is unfinished; or a table or figure that one wrote is gone.
@@ -92,7 +92,7 @@ def provenance(study: Study) -> dict:
         "seed": study.seed,
         "versions": {"python": platform.python_version(), "btlib": __version__}
         | {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"keras backend": os.environ.get("KERAS_BACKEND", "tensorflow")},
+        | {"keras backend": "tensorflow"},
         "hardware": {
             "platform": platform.platform(),
             "processor": runs.processor(),
@@ -184,8 +184,10 @@ def _data(study: Study) -> list[dict]:
 
 
 def _fits(study: Study) -> list[dict]:
-    plan = runs.plan(study, datasets.fingerprint(study.data)).drop_duplicates("id")
-    return [{"id": f.id, **runs.Run(f).provenance()} for f in plan["fit"] if runs.load(f)]
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    purposes = plan.groupby("id")["purpose"].agg(lambda names: list(dict.fromkeys(names)))
+    fits = [f for f in plan.drop_duplicates("id")["fit"] if runs.load(f)]
+    return [{"id": f.id, "purposes": purposes[f.id], **runs.Run(f).provenance()} for f in fits]
 
 
 def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> None:
