@@ -205,13 +205,13 @@ def test_measure_a_tiny_model():
 
 
 def test_table_measures_in_another_process():
-    table = cost.table(["vgg16"], 32, ["mixed_bfloat16"], HEAD)
+    table = cost.table(["vgg16"], 32, ["float32"], HEAD)
     assert list(table.columns) == list(counts.COLUMNS)
     row = table.iloc[0]
-    assert (row["model"], row["precision"], row["image_size"]) == ("vgg16", "mixed_bfloat16", 32)
+    assert (row["model"], row["precision"], row["image_size"]) == ("vgg16", "float32", 32)
     # VGG16 without its top has 14,714,688 parameters, and logits from 512 channels 1,539.
     assert row["parameters"] == row["trainable"] == 14_714_688 + 1_539
-    # Variables are float32 in mixed precision too, so a file holds four bytes a parameter.
+    # Four bytes a parameter.
     assert row["file_mb"] == pytest.approx(4e-6 * row["parameters"], rel=0.02)
     assert (row[["macs", "latency_ms", "throughput_per_s", "peak_mb", "fit_seconds_per_100"]] > 0).all()
 

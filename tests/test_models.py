@@ -1,5 +1,6 @@
 """The registry: flat graphs with known logits, and weights that are read, checked or asked for, never made up."""
 
+import functools
 import pickle
 import time
 from pathlib import Path
@@ -12,6 +13,12 @@ from btlib.models import registry as models
 from btlib.models import weights
 
 HEAD = params.Head(pooling="gap", dropout=0.2, dense=0)
+
+
+@functools.cache
+def built(name, output_stride=None):
+    """A model at 64 px, made once for all tests that only look at it: the largest take a quarter of a minute."""
+    return models.build(name, None, 64, HEAD, 0, 3, output_stride)
 
 
 def picture(name, size):
@@ -49,18 +56,18 @@ def test_the_checkpoints_own_classifier_knows_two_photographs(model, name, size,
 def test_a_model_is_flat_and_survives_saving(name, tmp_path):
     import keras
 
-    model = models.build(name, None, 32, HEAD, 0, 3)
+    model = built(name)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert model.get_layer(models.REGISTRY[name].feature_layer).output.shape[-1] >= 512
     model.save(tmp_path / "m.keras")
-    x = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 1)).astype(np.uint8)
+    x = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 1)).astype(np.uint8)
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_allclose(again(x), model(x), atol=1e-5)
     assert again.output.shape == (None, 3)
 
 
 def test_seeds_decide_random_weights():
-    a, b, c = (models.build("efficientnet_b0", None, 32, HEAD, s, 3).get_weights() for s in (0, 0, 1))
+    a, b, c = (models.build("vgg16", None, 32, HEAD, s, 3).get_weights() for s in (0, 0, 1))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert not all(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
 
@@ -88,7 +95,7 @@ def test_heads(pooling, width):
 
 
 def test_depth_counts_blocks_from_the_head_down():
-    model = models.build("efficientnet_lite0", None, 32, HEAD, 0, 3)
+    model = built("efficientnet_lite0")
     depth = models.depths(model, "efficientnet_lite0")
     assert depth["logits"] == depth["pool"] == 0
     assert depth["top_conv"] == depth["block7a_dwconv"] == 1
@@ -115,19 +122,18 @@ def test_adding_a_model_is_one_entry(monkeypatch):
 
 @pytest.mark.parametrize(("stride", "places"), [(32, 2), (16, 4), (8, 8), (None, 2)])
 def test_an_output_stride_changes_the_map_and_no_weight(stride, places):
-    plain = models.build("efficientnet_lite0", None, 64, HEAD, 0, 3)
-    model = models.build("efficientnet_lite0", None, 64, HEAD, 0, 3, stride)
+    plain, model = built("efficientnet_lite0"), models.build("efficientnet_lite0", None, 64, HEAD, 0, 3, stride)
     assert model.get_layer("top_activation").output.shape[1:3] == (places, places)
     assert all(np.array_equal(x, y) for x, y in zip(plain.get_weights(), model.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize("name", [n for n in models.REGISTRY if n not in ("efficientnet_b3", "efficientnet_b4")])
 def test_a_backbones_own_output_stride_is_what_it_says(name):
-    model = models.build(name, None, 64, HEAD, 0, 2)
+    model = built(name)
     features = model.get_layer(models.REGISTRY[name].feature_layer).output.shape
     places = 64 // models.REGISTRY[name].strides[0]
     assert features[1] == places**2 + 1 if models.REGISTRY[name].tokens else features[1:3] == (places, places)
-    assert model.output_shape == (None, 2)
+    assert model.output_shape == (None, 3)
 
 
 @pytest.mark.parametrize(("name", "size", "told"), [("vgg19", 64, "vgg16"), ("vit_b16", 40, "multiple of 16")])
