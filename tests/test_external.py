@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from btlib import DataError, params
+from btlib.data import datasets
 from btlib.figures import external as figures
 from btlib.fitting import runs
 from btlib.study import external
@@ -104,6 +105,46 @@ def test_unknown_slices_are_the_clean_ones_without_tumour():
     assert found[["set", "known", "n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [
         ["far", "clean", 2, 1]
     ]
+
+
+class SurerOf(Run):
+    """The same, and the surer, the brighter the slice is (`sign` 1), or the darker (-1)."""
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def model(self):
+        def predict(batch):
+            grey = batch[:, 0, 0, 0]
+            return np.eye(3)[grey] * (5 + self.sign * grey[:, None].astype(float))
+
+        return SimpleNamespace(output_shape=(None, 3), predict_on_batch=predict)
+
+
+def test_networks_are_asked_about_the_slices_that_are_no_copies(study, other):
+    whole = datasets.Dataset(other.manifest, "", None, other.images, None)
+    fitted = {"brighter": SurerOf(1), "darker": SurerOf(-1)}
+    table = external.networks(study, fitted, {"far": whole, "new": whole}, PAIRS.assign(set="far"))
+    assert list(zip(table["set"], table["network"], strict=True)) == [
+        (name, network) for name in ("far", "new") for network in fitted
+    ]
+    # c (glioma, right, grey 1) and f (pituitary, called a meningioma, grey 0) have a class; e (grey 2) has none.
+    assert table.loc[0, ["n", "accuracy", "n_unknown", "auroc"]].tolist() == [2, 0.5, 1, 0]
+    assert table.loc[1, "auroc"] == 1
+    sure = [np.exp(x) / (np.exp(x) + 2) for x in (6, 5, 7)]
+    assert table.loc[0, ["confidence", "confidence_unknown"]].tolist() == pytest.approx([np.mean(sure[:2]), sure[2]])
+    assert table.loc[2, ["n", "n_unknown"]].tolist() == [4, 2]
+
+
+def test_networks_have_no_number_where_there_is_no_slice(study, other):
+    def part(rows):
+        return datasets.Dataset(other.manifest.iloc[rows], "", None, other.images[rows], None)
+
+    sets = {"known": part([2, 5]), "copied": part([0, 1])}
+    table = external.networks(study, {"own": Run()}, sets, PAIRS.assign(set="copied")).set_index("set")
+    assert table["n"].to_dict() == {"copied": 0, "known": 2}
+    assert table[["auroc", "confidence_unknown"]].isna().all(axis=None) and np.isnan(table.loc["copied", "accuracy"])
+    assert external.networks(study, {"own": Run()}, {}, PAIRS).empty
 
 
 def test_measures_of_a_slice_that_is_half_dark(other):

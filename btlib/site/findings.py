@@ -86,6 +86,8 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "classes": [] if confusion is None else digest.per_class(confusion).to_dict("records"),
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
         "calibration": [] if kept["calibration"] is None else kept["calibration"].to_dict("records"),
+        "foreign": [] if kept["foreign"] is None else kept["foreign"].to_dict("records"),
+        "set_name": digest.in_print,
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
         "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
         "again": pd.read_csv(again).to_dict("records") if again.exists() else [],

@@ -8,6 +8,7 @@ Slices whose label is none of the study's classes are unseen: no score counts th
 What a column means stands in captions.yaml.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -215,6 +216,44 @@ def unknown(tested: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
                     auroc = confidence.auroc(ours[score], theirs[score])
                     rows.append((name, kind, score, auroc, len(known), len(strange)))
     return pd.DataFrame(rows, columns=["set", "known", "score", "auroc", "n_known", "n_unknown"])
+
+
+def networks(
+    study: params.Study, fitted: Mapping[str, runs.Run], sets: Mapping[str, datasets.Dataset], pairs: pd.DataFrame
+) -> pd.DataFrame:
+    """Return foreign.csv: what several networks make of the clean slices of each set, those of no class among them.
+
+    Args:
+        study, sets, pairs: the parameters, the sets, and their copies.
+        fitted: name for people -> run, all on slices prepared as those of the sets.
+
+    Returns:
+        set, network, n, accuracy, low, high, confidence (mean probability of the named class, as the logits say), n_unknown,
+        confidence_unknown, auroc (how often a slice of a class has the higher confidence of the two); no number where
+        there are no such slices.
+    """
+    clean = {}
+    for name, other in sets.items():
+        copied = set(pairs.loc[pairs["set"] == name, "image_id_a"])
+        rows = [row for row, image in enumerate(other.manifest["image_id"]) if image not in copied]
+        images = batches.read(other.images, rows)[..., 0] if rows else other.images[:0]
+        clean[name] = dataclasses.replace(other, manifest=other.manifest.iloc[rows], images=images)
+    rows = []
+    for network, run in fitted.items():
+        table = predictions(study, run, clean, pairs)
+        for name in clean:
+            of_set = table[table["set"] == name]
+            known = of_set["label"].isin(study.classes).to_numpy()
+            sure = softmax(of_set[runs.logits_of(study.classes)].to_numpy(float)).max(1) if len(of_set) else np.zeros(0)
+            accuracy = [np.nan] * 3
+            if known.any():
+                y, logits, patients = results.truth(of_set[known])
+                accuracy = results.resamples(study, patients).mean((logits.argmax(1) == y).astype(float))
+            means = [float(s.mean()) if len(s) else np.nan for s in (sure[known], sure[~known])]
+            auroc = confidence.auroc(sure[known], sure[~known]) if known.any() and not known.all() else np.nan
+            rows.append((name, network, known.sum(), *accuracy, means[0], (~known).sum(), means[1], auroc))
+    names = ["set", "network", "n", "accuracy", "low", "high", "confidence", "n_unknown", "confidence_unknown", "auroc"]
+    return pd.DataFrame(rows, columns=names).sort_values("set", kind="stable", ignore_index=True)
 
 
 def checked(
