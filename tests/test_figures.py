@@ -341,6 +341,7 @@ def test_a_class_has_one_name():
         "Who Grade 2",
     ]
     assert theme.model_name("vgg16/shorter") == "VGG16, shorter"
+    assert theme.model_name("vgg16/shorter/32") == "VGG16, shorter, stride 32"
     assert theme.model_name("vgg16 (random)") == "VGG16 (random)"
 
 

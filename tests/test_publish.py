@@ -1,5 +1,6 @@
 """A run as files for others: facts from its own predictions, a card, ONNX; and no model that carries code."""
 
+import dataclasses
 import json
 import math
 
@@ -87,6 +88,20 @@ def test_card_states_what_the_predictions_say(run):
     for wanted in ("Not a medical device", "0123456789abcdef", "patients of the test slices were seen in training"):
         assert wanted in text
     assert "made up" not in text, "no report here names the data"
+
+
+def test_card_says_what_masks_were_used_for(run, study):
+    assert "Masks of training slices" not in card.write(run, publish.facts_of(run))
+    erase = params.Erase(tumor=0.4, elsewhere=0.2, fills=["grey"], noise=0)
+    for changes, told in (
+        ({"cam_loss": 0.3}, "were used to guide its class activation maps (`cam_loss` 0.3). None"),
+        (
+            {"erase": erase},
+            "were used to erase tumours, and with them the class (40 % of each batch), or as much elsewhere (20 %). None",
+        ),
+    ):
+        fit = run.fit.model_copy(update={"recipe": run.fit.recipe.model_copy(update=changes)})
+        assert told in card.write(dataclasses.replace(run, fit=fit, at=run.folder), publish.facts_of(run))
 
 
 def test_card_names_the_data_of_a_run_that_a_report_lists(run, home, study):

@@ -71,9 +71,11 @@ def class_name(label: str) -> str:
 
 
 def model_name(name: str) -> str:
-    """Return a model in print, also as MODEL/RECIPE or "MODEL (weights)"; one that is not listed keeps its name."""
+    """Return a model in print, also as MODEL/RECIPE/STRIDE or "MODEL (weights)"; one that is not listed keeps its name."""
     model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
-    return WORDS.get(model, model) + between.replace("/", ", ") + rest.replace("imagenet", "ImageNet")
+    if between == "/":
+        return f"{WORDS.get(model, model)}, {rest.replace('/', ', stride ')}"
+    return WORDS.get(model, model) + between + rest.replace("imagenet", "ImageNet")
 
 
 def in_print(name: str) -> str:

@@ -183,7 +183,8 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     words = table["method"].replace({method: tables.WORDS["words"][method] for method in cams.METHODS})
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
     recipe = table["model"].str.partition("/")[2].replace("", "as proposed")
-    words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe.str.replace("_", " "))
+    recipe = recipe.str.replace("_", " ").str.replace("/", ", stride ")
+    words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe)
     if "grid" in table and table["grid"].nunique() > 1:
         words = words + " (" + table["grid"].astype(str) + ")"
     made = table.assign(row=words, label=np.where(table["by"] == "all", "all", table["group"]), value=table["mean"])
