@@ -65,12 +65,11 @@ def test_a_notebook_runs_without_warnings(executed, name):
     assert outputs(executed, name)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_second_execution_gives_the_same_outputs(executed, name):
-    path = executed / f"reports/small/notebooks/{name}.ipynb"
+def test_a_second_execution_gives_the_same_outputs(executed):
+    paths = [executed / f"reports/small/notebooks/{name}.ipynb" for name in NOTEBOOKS]
     command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "--rootdir", str(executed)]
     env = {**os.environ, "BTLIB_HOME": str(executed)}
-    done = subprocess.run([*command, str(path)], env=env, cwd=executed, capture_output=True, text=True)
+    done = subprocess.run([*command, *map(str, paths)], env=env, cwd=executed, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:]
 
 
