@@ -642,15 +642,19 @@ def _machine() -> str:
 def costs(size: int = 224) -> list[dict]:
     """Write reports/cost.csv: what each model costs in each precision, written after each; notebook 07 shows it."""
     head, made = params.load(params.DEFAULT).head, []
-    for name in COST_MODELS:
+    for name, stride in [*((name, None) for name in COST_MODELS), ("efficientnet_lite0", 16)]:
         for precision in PRECISIONS:
-            made.append(cost.table([name], size, [precision], head).assign(**_facts()))
+            made.append(cost.table([name], size, [precision], head, stride).assign(**_facts()))
             _write("cost", pd.concat(made))
     table = pd.concat(made)
     rows = []
-    for name, group in table.groupby("model", sort=False):
+    for (name, stride), group in table.groupby(["model", "output_stride"], sort=False):
         plain, half = (group.set_index("precision")["fit_seconds_per_100"][p] for p in PRECISIONS)
-        rows.append(_row(f"fit of 100 slices, {name}, {size} px, mixed_bfloat16", "float32", 100, half, plain, 3))
+        rows.append(
+            _row(
+                f"fit of 100 slices, {name}, stride {stride}, {size} px, mixed_bfloat16", "float32", 100, half, plain, 3
+            )
+        )
     return rows
 
 

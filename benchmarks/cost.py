@@ -70,7 +70,9 @@ def measure(model) -> dict[str, float]:
     }
 
 
-def table(names: list[str], image_size: int, precisions: list[str], head: Head) -> pd.DataFrame:
+def table(
+    names: list[str], image_size: int, precisions: list[str], head: Head, output_stride: int | None = None
+) -> pd.DataFrame:
     """Measure models side by side, from random weights, each in a process of its own and one after the other.
 
     A process of its own: memory once taken by one model would count for the next.
@@ -80,29 +82,32 @@ def table(names: list[str], image_size: int, precisions: list[str], head: Head) 
         image_size: side of the square slice, in pixels.
         precisions: such as "float32" and "mixed_bfloat16".
         head: the layers above the backbone.
+        output_stride: of all of them; None for each one's own.
 
     Returns:
-        One row a model and precision: model, precision, image_size, parameters, trainable, macs (counts of one
+        One row a model and precision: model, precision, image_size, output_stride, parameters, trainable, macs (counts of one
         slice), and the keys of `measure`.
 
     Raises:
-        ParamsError: a model has no such name or cannot take the image size; said before anything is measured.
+        ParamsError: a model has no such name or cannot have the image size or output stride; said before anything is measured.
         RuntimeError: a measurement failed; the message ends with what it said.
 
-    Used by `make bench` and notebooks 03 and 07.
+    Used by `make bench`.
     """
     from btlib.models import registry as models
 
-    for name in names:
-        models.check(name, image_size, pretrained=False)
-    rows = [_measured(name, image_size, precision, head) for name in names for precision in precisions]
+    rows = []
+    strides = {name: output_stride or models.check(name, image_size, False, output_stride).strides[0] for name in names}
+    for name, stride in strides.items():
+        rows += [_measured(name, image_size, stride, precision, head) for precision in precisions]
     return pd.DataFrame(rows, columns=counts.COLUMNS)
 
 
-def _measured(name: str, image_size: int, precision: str, head: Head) -> dict:
+def _measured(name: str, image_size: int, output_stride: int, precision: str, head: Head) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "row.json"
-        task = {"name": name, "image_size": image_size, "precision": precision, "head": head.model_dump()}
+        task = {"name": name, "image_size": image_size, "output_stride": output_stride, "precision": precision}
+        task["head"] = head.model_dump()
         program = "import sys; from benchmarks import cost; cost._measure_here(*sys.argv[1:])"
         command = [sys.executable, "-c", program, json.dumps(task), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, check=False)
@@ -118,11 +123,14 @@ def _measure_here(task: str, answer: str) -> None:
 
     wanted = json.loads(task)
     keras.config.set_dtype_policy(wanted["precision"])
-    model = models.build(wanted["name"], None, wanted["image_size"], Head(**wanted["head"]), seed=0, classes=3)
+    model = models.build(
+        wanted["name"], None, wanted["image_size"], Head(**wanted["head"]), 0, 3, wanted["output_stride"]
+    )
     row = {
         "model": wanted["name"],
         "precision": wanted["precision"],
         "image_size": wanted["image_size"],
+        "output_stride": wanted["output_stride"],
         "parameters": model.count_params(),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "macs": counts.macs(model),

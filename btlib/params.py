@@ -206,7 +206,7 @@ class Stage(Section):
 
 
 class Erase(Section):
-    """Training slices that lose their tumour and with it their class, and as many shapes erased elsewhere that change nothing.
+    """Training slices that lose their tumour and with it their class, and shapes erased elsewhere that change nothing.
 
     `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.TRAINED`) are drawn
     at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation). Tissue pasted from

@@ -131,6 +131,7 @@ def test_the_plan_says_how_long_by_what_was_measured(study, home):
     plan = pd.DataFrame({"id": [f.id for f in fits], "fit": fits, "purpose": "ablation", "factor": "", "value": ""})
     plan.loc[1, ["factor", "value"]] = "recipe.epochs", "30"
     costs = {"model": ["vgg16"], "precision": ["float32"], "image_size": [64], "fit_seconds_per_100": [100.0]}
+    costs |= {"output_stride": [fits[2].output_stride]}
     table = runs.outlook(plan, 1000, pd.DataFrame(costs))
     assert table["by"].tolist() == ["measured", "epochs of such fits", "cost.csv", "", ""], (
         "a guided one is no such fit"

@@ -208,7 +208,7 @@ def test_table_measures_in_another_process():
     table = cost.table(["vgg16"], 32, ["float32"], HEAD)
     assert list(table.columns) == list(counts.COLUMNS)
     row = table.iloc[0]
-    assert (row["model"], row["precision"], row["image_size"]) == ("vgg16", "float32", 32)
+    assert (row["model"], row["precision"], row["image_size"], row["output_stride"]) == ("vgg16", "float32", 32, 16)
     # VGG16 without its top has 14,714,688 parameters, and logits from 512 channels 1,539.
     assert row["parameters"] == row["trainable"] == 14_714_688 + 1_539
     # Four bytes a parameter.

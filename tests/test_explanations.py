@@ -154,7 +154,7 @@ def test_without_masks_there_are_maps_and_no_scores(tmp_path):
     pooled = {n: explanations.pooled({"tiny": [explained]}, n) for n in explanations.TABLES}
     summary = map_tables.summary(pooled["gradcam"], ["energy"], STATISTICS, 0)
     verdicts = map_tables.verdicts(map_tables.against_controls(summary))
-    erased = reliance.summary(pooled["erased"], STATISTICS, 0)
+    erased = reliance.summary(pooled["erased"], {}, STATISTICS, 0)
     assert not len(summary) and not len(verdicts) and not len(erased)
     study = SimpleNamespace(gradcam=SETTINGS)
     assert sentences.maps_in_words(study, summary, verdicts, erased) == sentences.NO_SCORES
@@ -180,7 +180,7 @@ def test_findings_say_whether_the_controls_are_beaten(pooled, scored):
     verdicts = map_tables.verdicts(map_tables.against_controls(scored))
     # The slice itself is as good a map as a perfect one, so not every control is exceeded.
     assert not verdicts["exceeds"].any() and verdicts["not_exceeded"].str.contains("brightness").all()
-    erased = reliance.summary(pooled["erased"], STATISTICS, 0)
+    erased = reliance.summary(pooled["erased"], {}, STATISTICS, 0)
     said = sentences.maps_in_words(SimpleNamespace(gradcam=SETTINGS), scored, verdicts, erased)
     assert said.startswith(f"- **tiny, gradcam, {SIZE} x {SIZE} cells:** 100.0 % (")
     assert "(chance 6.2 % (" in said and "do **not** exceed" in said and "tumour erased:** right in" in said
@@ -214,7 +214,7 @@ def test_figures_of_maps_are_drawn(shown, pooled, scored, tmp_path):
         figures.gradcam_failures(images[:0], heat[:0], masks[:0], slices.iloc[:0]),
         figures.gradcam_class_means(heat, masks, slices),
         figures.gradcam_against_controls(same_grid),
-        figures.erased(digest.erased(reliance.summary(pooled["erased"], STATISTICS, 0))),
+        figures.erased(digest.erased(reliance.summary(pooled["erased"], {}, STATISTICS, 0))),
         figures.gradcam_cascade(map_tables.cascade_summary(pooled["cascade"], STATISTICS, 0)),
     ]
     for number, figure in enumerate(drawn):

@@ -66,9 +66,11 @@ def test_the_kept_figures_are_what_the_kept_tables_give(anew):
 
 def test_no_figure_of_the_page_holds_a_picture_or_takes_a_notebooks_name(anew):
     saved = "".join(path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb"))
+    taken = re.findall(r'tables\.save\(study\.profile, \\"(\w+)\\"', saved)
+    assert len(taken) > 20
     for path in anew.glob("figures/*.svg"):
         assert "<image" not in path.read_text()
-        assert f'\\"{path.stem}\\", ' not in re.sub(r"tables\.write\([^)]*\)", "", saved), path.stem
+        assert path.stem not in taken
 
 
 def test_every_link_of_the_page_leads_somewhere(anew):
@@ -121,22 +123,26 @@ def test_the_papers_row_stands_above_its_own_slices_alone(tmp_path):
     assert "The paper" not in set(digest.ladder(kept)["group"])
 
 
-def test_calibration_is_of_the_proposed_network_where_others_have_its_title(tmp_path):
-    """A plain network, or a change of the ablation, may be fitted on the very same split."""
-    scaled = pd.DataFrame({"slices": ["test"], "scaling": ["after"], "temperature": [2.0]})
-    kept = kept_of(tmp_path, calibration=scaled)
+def test_calibration_is_of_the_proposed_network_and_scales_each_fold_by_the_others(tmp_path):
+    """A plain network, or a change of the ablation, may be fitted on the very same split, under the same title."""
+    kept = kept_of(tmp_path, leakage=LEAKAGE)
     (tmp_path / "predictions").mkdir()
-    sure = {"a": 9.0, "b": 0.1}
-    for name, logit in sure.items():
-        table = pd.DataFrame({"role": "test", "label": ["x", "y"], "logit_x": [logit, -logit], "logit_y": 0.0})
+    # Log-odds of 2 with 3 of 4 right want T = 2 / ln 3; fold b's want another, and c is another network.
+    labels = {"a": "xxxy", "b": "xxxxxxxxxy", "c": "yyyy"}
+    for name, true in labels.items():
+        table = pd.DataFrame({"role": "test", "label": list(true), "logit_x": 2.0, "logit_y": 0.0})
         table.to_csv(tmp_path / "predictions" / f"{name}.csv", index=False)
-    title = "m (imagenet), group_folds fold 0, seed 0"
-    fits = [("a", ["gradcam"]), ("b", ["proposed", "ablation"])]
-    kept.about["fits"] = [{"id": id, "title": title, "purposes": purposes} for id, purposes in fits]
+    title = "m (imagenet), group_folds fold {}, seed 0"
+    fits = [("a", 0, ["proposed", "ablation"]), ("b", 1, ["proposed"]), ("c", 0, ["gradcam"])]
+    kept.about["fits"] = [{"id": id, "title": title.format(k), "what_for": purposes} for id, k, purposes in fits]
     before, after, temperature = digest.reliability(kept)
-    assert (before["n"].sum(), temperature) == (2, 2.0)
-    assert before["confidence"].max() == pytest.approx(1 / (1 + np.exp(-0.1)))
-    assert after["confidence"].max() == pytest.approx(1 / (1 + np.exp(-0.05)))
+    assert before["n"].sum() == after["n"].sum() == 14
+    of_a, of_b = 2 / np.log(3), 2 / np.log(9)
+    assert temperature == pytest.approx((of_a + of_b) / 2, rel=1e-3)
+    # Each fold by the other's: a's confidence becomes 9 in 10, b's 3 in 4.
+    assert sorted(after["confidence"].round(2)) == [0.75, 0.9]
+    kept.about["fits"] = kept.about["fits"][1:]
+    assert digest.reliability(kept) is None
 
 
 def test_second_sets_count_what_is_no_copy(tmp_path):

@@ -119,16 +119,18 @@ def test_no_masks_no_rows(data):
     found = reliance.predictions(bright_is_a_glioma(), slices, data, CLASSES)
     assert len(found) == 0 and list(found) == list(reliance.COLUMNS)
     described = found.assign(model="", label="", patient_id="")
-    assert not len(reliance.summary(described, params.Statistics(bootstrap=100, level=0.95), 0))
+    assert not len(reliance.summary(described, {"m": ["grey"]}, params.Statistics(bootstrap=100, level=0.95), 0))
 
 
 def test_summary_averages_by_class(data, table):
     described = table.merge(data.manifest[["image_id", "label", "patient_id"]], on="image_id").assign(model="m")
-    found = reliance.summary(described, params.Statistics(bootstrap=100, level=0.95), 0)
+    found = reliance.summary(described, {"m": ["grey"]}, params.Statistics(bootstrap=100, level=0.95), 0)
     by = found.set_index(["erased", "fill", "group"])
     assert by.loc[("nothing", "", "all slices"), ["slices", "patients"]].tolist() == [3, 3]
     assert by.loc[("nothing", "", "all slices"), "accuracy"] == pytest.approx(2 / 3)  # the pituitary one is wrong
     assert by.loc[("tumour", "grey", "glioma"), "accuracy"] == 0
     assert by.loc[("elsewhere", "grey", "glioma"), "accuracy"] == 1
     assert by.loc[("tumour", "grey", "all slices"), "trained"] and not by.loc[("tumour", "pasted", "glioma"), "trained"]
+    assert not by.loc[("tumour", "mirrored", "all slices"), "trained"], "it is trained on by others, not by this one"
+    assert not reliance.summary(described, {}, params.Statistics(bootstrap=100, level=0.95), 0)["trained"].any()
     assert set(found["group"]) == {"all slices", "glioma", "pituitary"} < {"all slices", *CLASSES}

@@ -126,6 +126,7 @@ def keep(home: Path, claims: pd.DataFrame) -> None:
 FIT = {
     "id": "0123456789ab",
     "title": "a fit",
+    "what_for": ["proposed", "ablation proposed"],
     "hardware": "a CPU",
     "backend": "tensorflow",
     "fit_seconds": 61.0,

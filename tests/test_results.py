@@ -94,8 +94,22 @@ def test_an_external_score_that_stands_on_copies_is_no_test(real, clean, unteste
     rows += [row | {"set": "pmram", "n": 7, "accuracy": 0.5} for row in rows]
     tables.write(real.profile, "cross_dataset", pd.DataFrame(rows))
     findings = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))
-    assert findings["external"] == (0.98, 0.97, 0.99, 100, untested, "data/kaggle_sartaj/Training")
-    assert findings["external_clean"] == (0.98, 0.97, 0.99, clean, "", "data/kaggle_sartaj/Training")
+    assert findings["external"] == (
+        0.98,
+        0.97,
+        0.99,
+        100,
+        untested,
+        "Kaggle: sartajbhuvaji/brain-tumor-classification-mri",
+    )
+    assert findings["external_clean"] == (
+        0.98,
+        0.97,
+        0.99,
+        clean,
+        "",
+        "Kaggle: sartajbhuvaji/brain-tumor-classification-mri",
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,20 @@ def test_a_random_or_smaller_rival_is_no_fair_test(real, changes, told):
     assert (value, low, high) == pytest.approx((0.25, 0.2, 0.3))
     assert all(words in said for words in told) and bool(said) == bool(told)
     assert verdicts.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)
+
+
+def test_maps_are_judged_against_the_best_control_over_all_slices(real):
+    """A class's own control may be higher, and is no control of all slices."""
+    one = {"model": "efficientnet_lite0", "method": "gradcam", "score": "energy"}
+    rows = [
+        one | {"by": by, "control_mean": control, "control_low": control - 0.01, "control_high": control + 0.01}
+        for by, control in (("all", 0.10), ("all", 0.12), ("label", 0.3))
+    ]
+    rows = [row | {"mean": 0.25, "low": 0.24, "high": 0.26} for row in rows]
+    rows += [row | {"model": "efficientnet_lite0/plain/32", "mean": 0.05, "control_mean": 0.2} for row in rows[:1]]
+    tables.write(real.profile, "gradcam_controls", pd.DataFrame(rows))
+    found = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))["gradcam"]
+    assert found[:3] == pytest.approx((0.25 - 0.12, 0.24 - 0.13, 0.26 - 0.11))
 
 
 def test_an_efficientnet_is_no_rival_of_the_paper(real):
@@ -317,7 +345,8 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
 
 def test_costs_are_those_of_the_studys_models_and_none_before_they_were_measured(study, home):
     assert results.costs(study).empty
-    rows = pd.DataFrame({"model": ["toy", "vgg16"], "precision": "float32", "latency_ms": [1.5, 2.5], "hardware": "x"})
+    rows = pd.DataFrame({"model": ["toy", "toy", "vgg16"], "output_stride": [4, 2, 16], "latency_ms": [1.5, 3.5, 2.5]})
+    rows = rows.assign(precision="float32", hardware="x")
     (home / "reports").mkdir()
     rows.to_csv(home / "reports" / "cost.csv", index=False)
     pd.testing.assert_frame_equal(results.costs(study), rows[:1])

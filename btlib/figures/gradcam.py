@@ -147,7 +147,8 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
         row[0].invert_yaxis()  # once: the row shares its y axis
     for axis, score in zip(axes[0], scores, strict=True):
         axis.set_title(SCORE_NAMES[score], size=7.5)
-    kinds = ", ".join(f"{colour}: {kind}s" for kind, colour in zip(KINDS, ("blue", "grey", "black"), strict=True))
+    there = zip(KINDS, ("blue", "grey", "black"), strict=True)
+    kinds = ", ".join(f"{colour}: {kind}s" for kind, colour in there if kind in set(whole["kind"]))
     figure.supxlabel(f"Mean over test slices ({kinds}; bars: intervals over patients)", size=8)
     first = whole[(whole["score"] == scores[0]) & (whole["kind"] == "map")]
     names = first["model"].map(theme.model_name) + " " + first["words"]
@@ -254,5 +255,5 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
         axis.xaxis.set_tick_params(labelbottom=True)
     theme.legend(figure, axes[0, 0], ncols=2)
     part = table[table["score"] == scores[0]]
-    names = part["network"] + ", " + part["fill"] + ", " + part["region"] + " erased,"
+    names = part["network"].map(theme.model_name) + ", " + part["fill"] + ", " + part["region"] + " erased,"
     return described(figure, "erased", score=scores[0], rows=theme.told(names, theme.percent(part)))

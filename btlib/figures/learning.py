@@ -110,7 +110,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     epochs = f" after {proposed['epochs'].iloc[0]} epochs" if len(proposed) and "epochs" in table else ""
     axis.set_title(f"Proposed network: {base}{epochs}", size=9)
     axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
-    return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
+    return described(figure, "ablation", base=base + epochs, rows=theme.told(names, values, unit=" points"))
 
 
 def growth(table: pd.DataFrame) -> mpl.figure.Figure:

@@ -191,7 +191,9 @@ def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
             style = {"color": colour, "ls": theme.LINES[number % 5], "marker": theme.MARKERS[number % 5], "ms": 4}
             axis.plot(curve["strength"], values["value"], label=theme.model_name(network), **style)
             axis.fill_between(curve["strength"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
-            said.append(f"{change}, {network} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %")
+            said.append(
+                f"{change}, {theme.model_name(network)} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %"
+            )
         axis.set_title(change[:1].upper() + change[1:], size=9)
         axis.xaxis.set_tick_params(labelbottom=True)
         theme.whole_numbers(axis.xaxis)

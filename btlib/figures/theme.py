@@ -12,6 +12,7 @@ import yaml
 
 from btlib.data import splits
 from btlib.study import tables
+from btlib.study.tables import model_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by colour-blind readers (Okabe, Ito 2008)."""
@@ -68,14 +69,6 @@ def described(figure: mpl.figure.Figure, name: str, **facts) -> mpl.figure.Figur
 def class_name(label: str) -> str:
     """Return a class in print: its known name, or spaces for underscores, in title case."""
     return " ".join(word[:1].upper() + word[1:] for word in WORDS.get(label, label.replace("_", " ")).split())
-
-
-def model_name(name: str) -> str:
-    """Return a model in print, also as MODEL/RECIPE/STRIDE or "MODEL (weights)"; one that is not listed keeps its name."""
-    model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
-    if between == "/":
-        return f"{WORDS.get(model, model)}, {rest.replace('/', ', stride ')}"
-    return WORDS.get(model, model) + between + rest.replace("imagenet", "ImageNet")
 
 
 def in_print(name: str) -> str:

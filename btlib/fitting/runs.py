@@ -167,19 +167,22 @@ def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) 
     rows = []
     for _, row in plan.iterrows():
         f, minutes, by = row["fit"], float("nan"), ""
+        about = {"model": f.model, "precision": f.recipe.precision, "output_stride": f.output_stride}
         if f.id in done:
             minutes, by = done[f.id], "measured"
         elif known := like.get(_kind(f)):
             minutes, by = _epochs(f) * sum(known) / len(known), "epochs of such fits"
-        elif costs is not None and len(
-            cost := costs[(costs["model"] == f.model) & (costs["precision"] == _kind(f)[2])]
-        ):
+        elif costs is not None and len(cost := costs[(costs[list(about)] == pd.Series(about)).all(axis=1)]):
             hundreds = slices * (1 - f.split.test_fraction) * (1 - f.split.validation_fraction) / 100
             area = (f.preprocessing.image_size / cost["image_size"].iloc[0]) ** 2
             minutes, by = _epochs(f) * hundreds * area * cost["fit_seconds_per_100"].iloc[0] / 60, "cost.csv"
-        what_for = " ".join(filter(None, (row["purpose"], row["factor"], row["value"])))
-        rows.append((f.id, f.title, what_for, "done" if f.id in done else "to do", round(minutes, 1), by))
+        rows.append((f.id, f.title, what_for(row), "done" if f.id in done else "to do", round(minutes, 1), by))
     return pd.DataFrame(rows, columns=["id", "fit", "what_for", "state", "minutes", "by"])
+
+
+def what_for(row: pd.Series) -> str:
+    """Say what a row of a plan is fitted for, and what tells it from others of its kind: fits of several have one title."""
+    return " ".join(filter(None, (row["purpose"], row["factor"], row["value"])))
 
 
 def outlook_in_words(table: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ COLUMNS = (
     "model",
     "precision",
     "image_size",
+    "output_stride",
     "parameters",
     "trainable",
     "macs",

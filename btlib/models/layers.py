@@ -59,8 +59,8 @@ class CamLoss(keras.layers.Layer):
 
     With global average pooling and one dense layer, a logit is the sum over places of what each adds to it: its class
     activation map (CAM; Zhou et al. 2016, eq. 2), which is Grad-CAM's map before ReLU (Selvaraju et al. 2017, section 3.1).
-    The softmax over places of the map of the class that the model names is to be as the tumour's area is shared among them;
-    less the mean of all classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
+    The softmax over places of the map of the class that the model names is to be as the tumour's area, smoothed over
+    neighbouring places (an antialiased resize: a triangle two places wide), is shared among them; less the mean of all classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
     """
 
     def __init__(self, weight: float, dense, **kwargs):

@@ -1,7 +1,7 @@
 """Does the answer rest on the tumour? Predictions for slices whose tumour is erased, or as much of the head elsewhere."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -126,16 +126,19 @@ def _donors(about: pd.Series, data: Dataset) -> Callable:
     return donor
 
 
-def summary(table: pd.DataFrame, statistics: params.Statistics, seed: int) -> pd.DataFrame:
+def summary(
+    table: pd.DataFrame, trained: Mapping[str, Sequence[str]], statistics: params.Statistics, seed: int
+) -> pd.DataFrame:
     """Average right answers and the true class's probability over slices, with intervals over patients.
 
     Args:
-        table: `COLUMNS` with model, label, patient_id, as `explanations.erased` returns it.
+        table: `COLUMNS` with model, label, patient_id, as `explanations.pooled` returns it.
+        trained: model to the fills that its training slices got; one that is not named was trained without any.
         statistics: bootstrap samples and level.
         seed: of the bootstrap.
 
     Returns:
-        model, erased, fill, trained (whether training slices may get the fill), by ("all" or "label"), group, slices,
+        model, erased, fill, trained (whether the model's training slices got the fill), by ("all" or "label"), group, slices,
         patients, and accuracy and probability, each with _low and _high.
     """
     rows = []
@@ -145,7 +148,9 @@ def summary(table: pd.DataFrame, statistics: params.Statistics, seed: int) -> pd
             values, patients = some[["right", "probability"]], some["patient_id"]
             accuracy, probability = mean_intervals(values, patients, statistics, seed)
             counts = len(some), patients.nunique()
-            rows.append((model, erased, fill, fill in erasing.TRAINED, by, group, *counts, *accuracy, *probability))
+            rows.append(
+                (model, erased, fill, fill in trained.get(model, ()), by, group, *counts, *accuracy, *probability)
+            )
     scores = [f"{score}{end}" for score in ("accuracy", "probability") for end in ("", "_low", "_high")]
     about = ["model", "erased", "fill", "trained", "by", "group", "slices", "patients"]
     return pd.DataFrame(rows, columns=[*about, *scores])

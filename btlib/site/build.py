@@ -185,9 +185,9 @@ def _data(study: Study) -> list[dict]:
 
 def _fits(study: Study) -> list[dict]:
     plan = runs.plan(study, datasets.fingerprint(study.data))
-    purposes = plan.groupby("id")["purpose"].agg(lambda names: list(dict.fromkeys(names)))
+    words = plan.assign(words=plan.apply(runs.what_for, axis=1)).groupby("id")["words"].unique()
     fits = [f for f in plan.drop_duplicates("id")["fit"] if runs.load(f)]
-    return [{"id": f.id, "purposes": purposes[f.id], **runs.Run(f).provenance()} for f in fits]
+    return [{"id": f.id, "what_for": list(words[f.id]), **runs.Run(f).provenance()} for f in fits]
 
 
 def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> None:
@@ -203,7 +203,7 @@ def _write_source(source: Path, study: Study, notebooks: dict, about: dict) -> N
     for name in about["tables"]:
         shutil.copy(root / "tables" / f"{name}.csv", source / "extra" / "tables")
     figures = {name: _figure(root / "figures" / name, source / "figures") for name in about["figures"]}
-    real = pages.copy_kept(source)
+    real = pages.copy_kept(source, study.profile)
     context = pages.context(study, notebooks, about, figures, real)
     for page in ("index", "tables", "figures", "provenance", "sources"):
         text = TEMPLATES.get_template(f"{page}.md").render(context)

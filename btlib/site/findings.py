@@ -48,7 +48,7 @@ def drawn(kept: digest.Kept) -> dict:
         fits = fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)]
     if changes is not None:
         changes = changes.rename(columns={"seeds": "fits"})
-    reliability = functools.partial(performance.reliability, slices="test slices, patients apart")
+    reliability = functools.partial(performance.reliability, slices="test slices, patients apart, T of the other folds")
     figures = {
         "ladder": (claims.ladder, digest.ladder(kept)),
         "patient_flow": (data.patient_flow, digest.flow(kept)),
@@ -59,7 +59,7 @@ def drawn(kept: digest.Kept) -> dict:
         "classes": (performance.per_class, digest.own(kept, "per_class")[0]),
         "curves": (performance.roc, digest.own(kept, "roc")[0]),
         "coverage": (performance.coverage, kept["selective"]),
-        "robustness": (performance.robustness, kept["robustness"]),
+        "spoiled": (performance.robustness, kept["robustness"]),
         "fits": (learning.fits, fits),
         "copies": (external.copies, *(digest.copies(kept) or [None])),
         "confidence": (reliability, *(digest.reliability(kept) or [None])),
@@ -90,7 +90,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "set_name": digest.in_print,
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
         "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
-        "again": pd.read_csv(again).to_dict("records") if again.exists() else [],
+        "again": [] if not again.exists() else _of_kept_fits(kept, pd.read_csv(again, dtype={"id": str})),
         "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
         "cost_split": theme.in_print(kept.about["parameters"]["comparison"]["protocol"]).replace("\n", " "),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
@@ -134,6 +134,11 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         "Cost": f"{len(of_all)} fits, {sum(f['fit_seconds'] for f in of_all) / 3600:.1f} hours on "
         f"{hardware['processor']}, {hardware['cores']} cores",
     } | _earlier(kept)
+
+
+def _of_kept_fits(kept: digest.Kept, again: pd.DataFrame) -> list[dict]:
+    """Rows of fits that the kept tables are of; those of an earlier network are of no row here."""
+    return again[again["id"].isin([f["id"] for f in kept.about["fits"]])].to_dict("records")
 
 
 def _short(commit: str) -> str:
@@ -181,7 +186,8 @@ def findings(kept: digest.Kept) -> list[str]:
     if looks is not None:
         rows = looks[looks["label"] == "all"].set_index("row")
         first = rows[rows["kind"] == "map"].iloc[0]
-        control = rows[rows["kind"] == "control"].sort_values("value").iloc[-1]
+        blind = rows[(rows["kind"] == "control") & rows.index.str.startswith(digest.BLIND)]
+        control = blind.sort_values("value").iloc[-1]
         made.append(
             f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; the best control "
             f"({control.name}), which does not see the slice, on {_interval(control)}."

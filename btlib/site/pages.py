@@ -14,7 +14,7 @@ import yaml
 from btlib import DataError, params
 from btlib.data import splits
 from btlib.params import Study
-from btlib.study import readable, tables
+from btlib.study import readable, tables, verdicts
 
 KINDS = ("tables", "figures")
 KEPT = "figshare"
@@ -124,8 +124,7 @@ def claims(study: Study) -> list[dict[str, str]]:
     table = tables.read(study.profile, "claims").astype(object)
     if missing := [column for column in CLAIMS if column not in table]:
         raise DataError(f"tables/claims.csv: no column {', '.join(missing)}; run notebook 07 again")
-    texts = yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
-    keys = {claim["text"]: key for key, claim in texts.items()}
+    keys = {claim["text"]: key for key, claim in verdicts.listed_claims().items()}
     other = {"notebook": "07_paper_vs_reproduction", "unit": "share"}
     kept = {}
     if made_up(study) and (tables.folder(KEPT) / "tables" / "claims.csv").exists():
@@ -165,11 +164,12 @@ def question(name: str, book) -> dict[str, str]:
     return {"name": name, "number": number, "term": term, "title": title, "says": plain[1] if plain[1:] else ""}
 
 
-def copy_kept(source: Path) -> dict:
+def copy_kept(source: Path, profile: str) -> dict:
     """Copy the kept results on real slices, where the repository has them, as the pages real/index and real/checklist.
 
     Args:
         source: the folder that Sphinx reads.
+        profile: of the report; that of `KEPT` itself shows its own results, and not those kept of an earlier run.
 
     Returns:
         page, checklist: whether there are such; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
@@ -177,10 +177,10 @@ def copy_kept(source: Path) -> dict:
     """
     kept = tables.folder(KEPT)
     says, figure = "", None
-    if (kept / "tables" / "models.csv").exists():
+    if profile != KEPT and (kept / "tables" / "models.csv").exists():
         with contextlib.suppress(DataError):  # the kept tables may be of another model, or of an earlier recipe
             says = decisive(params.load(KEPT)).replace("The proposed network", "The network of the kept tables", 1)
-    if not (kept / "README.md").exists():
+    if profile == KEPT or not (kept / "README.md").exists():
         return {"page": False, "checklist": False, "says": says, "figure": None}
     (source / "real").mkdir()
     shutil.copy(kept / "README.md", source / "real" / "index.md")
@@ -203,11 +203,14 @@ def copy_kept(source: Path) -> dict:
 def _records(about: dict) -> dict[str, list]:
     """Return the rows of the page Provenance: of data, fits and times."""
     of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
-    of_fits = ("id", "title", "hardware", "backend", "fit_seconds")
+    of_fits = ("id", "title", "what_for", "hardware", "fit_seconds")
     times = about["wall_seconds"] | {"all notebooks": sum(about["wall_seconds"].values())}
     return {
         "data": [[row[key] for key in of_data] for row in about["data"]],
-        "fits": [[*(row[key] for key in of_fits), row["commit"][:12] + row["commit"][40:]] for row in about["fits"]],
+        "fits": [
+            [*(row[key] for key in of_fits), row["commit"][:12] + row["commit"][40:]]
+            for row in (fit | {"what_for": "; ".join(fit["what_for"])} for fit in about["fits"])
+        ],
         "times": [(name, f"{seconds:,.1f} s") for name, seconds in times.items()],
     }
 

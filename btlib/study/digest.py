@@ -27,6 +27,9 @@ SETS = {
 APART = ("group_folds", "group_holdout", "author_folds", "patient_folds", "patient_holdout")
 """Protocols that keep patients apart, the strictest first."""
 
+BLIND = ("uniform", "centred Gaussian", "class-average mask")
+"""Controls of `localisation.controls` that never saw the slice."""
+
 GROUPS = {
     "image": "Slices at random",
     "author": "Patients apart",
@@ -100,7 +103,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
         rows.append(_row(group, name, r.accuracy, r.accuracy_low, r.accuracy_high, r.n_test))
     rows += [row for row in (_voted(kept["patients"]),) if row]
     for name, part in second_sets(kept).items():
-        for r in part[part["slices"].isin(["all", "clean"])].itertuples():
+        for r in part[part["slices"].isin(["all", "clean"]) & (part["n"] > 0)].itertuples():
             words = {"all": "As downloaded", "clean": "Without its copies"}[r.slices]
             rows.append(_row(name, words, r.value, r.low, r.high, r.n))
     return pd.DataFrame(rows)
@@ -243,27 +246,35 @@ def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
     """Return the proposed network's bins of confidence before and after scaling, from kept predictions of patients kept apart.
 
     Returns:
-        Two tables as `calibration.reliability` makes them, and the temperature, that of calibration's test rows; None where no
-        prediction is kept.
+        Two tables as `calibration.reliability` makes them, and the mean temperature: each fold is scaled by what its other
+        folds say. None where fewer than two folds are kept.
     """
     from btlib.scores import calibration, classification
 
-    scaled = kept["calibration"]
     parts = []
     for fit in kept.about.get("fits", []):
         path = kept.folder / "predictions" / f"{fit['id']}.csv"
-        if path.exists() and "proposed" in fit.get("purposes", ()) and ", group_folds fold" in fit["title"]:
+        if path.exists() and "proposed" in fit.get("what_for", ()) and ", group_folds fold" in fit["title"]:
             table = pd.read_csv(path)
             parts.append(table[table["role"] == "test"])
-    if not parts or scaled is None:
+    if len(parts) < 2:
         return None
-    table = pd.concat(parts, ignore_index=True)
-    classes = [c.removeprefix("logit_") for c in table if c.startswith("logit_")]
-    y, logits = table["label"].map(classes.index).to_numpy(), table[[f"logit_{c}" for c in classes]].to_numpy()
-    after = scaled[(scaled["slices"] == "test") & (scaled["scaling"] == "after")]
-    temperature = float(after["temperature"].iloc[0])
-    bins = [calibration.reliability(y, classification.softmax(logits / t)) for t in (1.0, temperature)]
-    return bins[0], bins[1], temperature
+    classes = [c.removeprefix("logit_") for c in parts[0] if c.startswith("logit_")]
+    logits = [part[[f"logit_{c}" for c in classes]].to_numpy() for part in parts]
+    y = [part["label"].map(classes.index).to_numpy() for part in parts]
+    folds = range(len(parts))
+    others = [[i for i in folds if i != k] for k in folds]
+    fitted = [
+        calibration.fit_temperature(np.concatenate([logits[i] for i in o]), np.concatenate([y[i] for i in o]))
+        for o in others
+    ]
+    bins = [
+        calibration.reliability(
+            np.concatenate(y), classification.softmax(np.concatenate([x / t for x, t in zip(logits, ts, strict=True)]))
+        )
+        for ts in ([1.0] * len(parts), fitted)
+    ]
+    return *bins, float(np.mean(fitted))
 
 
 def flow(kept: Kept) -> pd.DataFrame | None:

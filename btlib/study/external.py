@@ -23,7 +23,7 @@ from btlib.scores import calibration as confidence
 from btlib.scores import overlap
 from btlib.scores.classification import softmax
 from btlib.scores.resampling import share
-from btlib.study import results, sentences
+from btlib.study import results, sentences, tables
 
 PARTS = ("all", "overlapping", "held_out_copies", "clean")
 """All external slices of the classes; those with a source in training; those with sources held out only; those with none."""
@@ -337,7 +337,9 @@ def in_words(study, cross, classes, calibrated, ood) -> str:
     if not study.external:
         lines.append("The parameter file names no external set (`external: null`), so nothing was scored.")
     for name, rows in cross[cross["augmentation"] == "none"].groupby("set", sort=False):
-        lines.append(f"- **{name}**: {_set_in_words(rows.set_index('slices'), classes[classes['set'] == name])}")
+        lines.append(
+            f"- **{tables.WORDS['words'].get(name, name)}**: {_set_in_words(rows.set_index('slices'), classes[classes['set'] == name])}"
+        )
     own = calibrated[calibrated["slices"] == "test"].set_index("scaling")
     if len(own):
         before, after, temperature = own.loc["before", "ece"], own.loc["after", "ece"], own.loc["after", "temperature"]

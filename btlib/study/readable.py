@@ -11,7 +11,7 @@ ROWS = 25
 COLUMNS = 7
 """Columns of a table that a page shows."""
 SPACE = "\N{NO-BREAK SPACE}"
-KINDS = ("share", "points", "count", "millions", "number", "p", "text", "name")
+KINDS = ("share", "points", "count", "millions", "number", "p", "text", "name", "network")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def readable(name: str, raw: pd.DataFrame) -> Table:
         title=about.get("title", words),
         caption=about.get("caption", f"{words}."),
         headings=[said[c][0] if c in said and c in raw else c for c in columns],
-        numeric=[kinds.get(c, "number") not in ("text", "name") for c in columns],
+        numeric=[kinds.get(c, "number") not in ("text", "name", "network") for c in columns],
         says={said[c][0]: said[c][2] for c in explained if c in said},
         rows=cells[columns].head(ROWS).to_numpy().tolist(),
         length=len(raw),
@@ -80,13 +80,15 @@ def cell(value: str, kind: str, bare: bool = False) -> str:
     Args:
         value: as in a CSV; what is no number is looked up among the words of btlib/study/captions.yaml.
         kind: share (percent, one decimal), points (difference of shares), count, millions, number, p, name (underscores
-            are spaces) or text.
+            are spaces), network (`tables.model_name`) or text.
         bare: leave the unit away, for the bounds of an interval.
     """
     try:
         number = float(value)
     except ValueError:
         number = float("nan")
+    if kind == "network":
+        return tables.model_name(value)
     if pd.isna(number) or kind in ("text", "name"):
         return tables.WORDS["words"].get(value, value.replace("_", " ") if kind == "name" else value)
     if kind == "share":

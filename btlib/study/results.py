@@ -10,7 +10,7 @@ import pandas as pd
 from btlib import DataError, home, params
 from btlib.data import datasets, splits
 from btlib.fitting import batches, runs
-from btlib.models import counts
+from btlib.models import counts, registry
 from btlib.scores import calibration, classification, resampling
 
 MODELS = (
@@ -357,7 +357,10 @@ def temperature(plan: pd.DataFrame, run: runs.Run, folds: str) -> tuple[float, s
         others = [o.predictions("test") for o in finished(plan[[f.protocol == folds for f in plan["fit"]]], "proposed")]
         tested = set(run.predictions("test")["image_id"])
         slices = pd.concat(others).drop_duplicates("image_id")
-        slices, source = slices[~slices["image_id"].isin(tested)], f"slices that fits under {folds} did not see"
+        slices, source = (
+            slices[~slices["image_id"].isin(tested)],
+            f"slices that the fits of other folds ({splits.rule(folds).words}) did not see",
+        )
     if slices.empty:
         return 1.0, "as there are no other slices to fit one on"
     y, logits, _ = truth(slices)
@@ -390,10 +393,15 @@ def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(study: params.Study) -> pd.DataFrame:
-    """Return cost.csv: the rows of reports/cost.csv, where it was measured, of the proposed model and the baselines."""
+    """Return cost.csv: the rows of reports/cost.csv, where it was measured, of the proposed model and the baselines.
+
+    A model costs what it does at its output stride in the study; at another it is no row of it.
+    """
     path = home() / "reports" / "cost.csv"
     if not path.exists():
         return pd.DataFrame(columns=[*counts.COLUMNS, "hardware", "commit"])
     table = pd.read_csv(path)
-    names = {m.model for m in [study.proposed, *study.baselines]}
-    return table[table["model"].isin(names)].reset_index(drop=True)
+    strides = {
+        m.model: m.output_stride or registry.REGISTRY[m.model].strides[0] for m in [study.proposed, *study.baselines]
+    }
+    return table[table["model"].map(strides) == table["output_stride"]].reset_index(drop=True)

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from btlib import params
+from btlib.data import splits
 from btlib.fitting import runs
+from btlib.study import tables
 
 NO_SCORES = "No slice of this data set has a mask: its maps are shown, and not scored."
 
@@ -25,7 +27,12 @@ def versions() -> str:
 def said_of(data: params.Data) -> str:
     """Name a data set in a few words, a made-up one as such."""
     named = {"phantom": "made-up slices (phantom)", "figshare": "Figshare 1512427"}
-    return named.get(data.source, data.path)
+    return named.get(data.source, data.origin or data.path)
+
+
+def _split(protocol: str) -> str:
+    words = splits.rule(protocol).words
+    return words[:1].upper() + words[1:]
 
 
 def banner(study: params.Study) -> str:
@@ -72,7 +79,7 @@ def splits_in_words(table: pd.DataFrame) -> str:
         seen = f"{same:.1f} % of test slices are of a patient that the network has seen"
         seen = "the data name no patients" if np.isnan(same) else seen
         near = 100 * part["test_near_identical"].sum() / part["n_test"].sum()
-        lines.append(f"- `{protocol}`: {seen}, {near:.1f} % have a near-identical slice in training.")
+        lines.append(f"- {_split(protocol)}: {seen}, {near:.1f} % have a near-identical slice in training.")
     return "\n".join(lines)
 
 
@@ -83,8 +90,8 @@ def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
     lines = [banner(study), ""]
     for row in table.itertuples():
         lines.append(
-            f"- {row.model} ({row.weights} initialisation, {row.image_size} px) {percent(row.accuracy)} against "
-            f"{row.reference} ({row.reference_weights} initialisation, {row.reference_image_size} px) "
+            f"- {tables.model_name(row.model)} ({row.weights} initialisation, {row.image_size} px) {percent(row.accuracy)} against "
+            f"{tables.model_name(row.reference)} ({row.reference_weights} initialisation, {row.reference_image_size} px) "
             f"{percent(row.reference_accuracy)}: difference "
             f"{100 * row.difference:+.2f} points ({100 * row.low:+.2f} to {100 * row.high:+.2f}); McNemar "
             f"p = {row.mcnemar_p_holm:.2g}, bootstrap p = {row.bootstrap_p_holm:.2g} (Holm)."
@@ -100,7 +107,7 @@ def proposed_in_words(study: params.Study, table: pd.DataFrame) -> str:
     """Say the proposed model's accuracy under each split: notebook 04, from models.csv."""
     own = table[table["model"] == study.proposed.model]
     lines = [
-        f"- {r.protocol}, fold {r.fold}, seed {r.seed}: {round(r.accuracy * r.n_test)} of {r.n_test} slices right, "
+        f"- {_split(r.protocol)}, fold {r.fold}, seed {r.seed}: {round(r.accuracy * r.n_test)} of {r.n_test} slices right, "
         f"{percent(r.accuracy, r.accuracy_low, r.accuracy_high)}."
         for r in own.itertuples()
     ]
@@ -127,7 +134,7 @@ def maps_in_words(study: params.Study, table: pd.DataFrame, beaten: pd.DataFrame
         whether = "exceed" if verdict["exceeds"] else "do **not** exceed"
         but = "" if verdict["exceeds"] else f" (not exceeded: {verdict['not_exceeded']})"
         lines.append(
-            f"- **{model}, {method}, {grid} cells:** {energy} of the map's energy lies inside the tumour (chance {chance},"
+            f"- **{tables.model_name(model)}, {tables.WORDS['words'][method]}, {grid} cells:** {energy} of the map's energy lies inside the tumour (chance {chance},"
             f" the true mask on this grid {ceiling}); its largest value lies inside in {pointing} of slices; IoU {iou}."
             f" Energy, pointing and IoU {whether} every control with intervals that do not overlap{but}."
         )
@@ -142,15 +149,16 @@ def _mean(row: pd.Series) -> str:
 def _erased(table: pd.DataFrame) -> str:
     whole = table[table["by"] == "all"]
 
-    def spread(place, trained):
-        values = 100 * whole.loc[(whole["erased"] == place) & (whole["trained"] == trained), "accuracy"]
-        return f"{values.min():.1f} to {values.max():.1f} %"
+    def spread(place):
+        rows = whole[whole["erased"] == place]
+        kinds = {"fills that its training used": True, "fills that it did not": False}
+        parts = {words: 100 * rows.loc[rows["trained"] == kind, "accuracy"] for words, kind in kinds.items()}
+        return ", ".join(f"{v.min():.1f} to {v.max():.1f} % by {words}" for words, v in parts.items() if len(v))
 
+    right = 100 * whole.loc[whole["erased"] == "nothing", "accuracy"].iloc[0]
     return (
-        f"- **The same, tumour erased:** right in {spread('nothing', False).split(' to ')[0]} % of whole slices;"
-        f" in {spread('tumour', True)} without the tumour, by fills of the kind used in training, and"
-        f" {spread('tumour', False)} by others; in {spread('elsewhere', True)} and {spread('elsewhere', False)} with as"
-        " much of the head erased elsewhere."
+        f"- **The same, tumour erased:** right in {right:.1f} % of whole slices; without the tumour {spread('tumour')}; with"
+        f" as much of the head erased elsewhere {spread('elsewhere')}."
     )
 
 
@@ -163,7 +171,7 @@ def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFram
         lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
     for row in split.dropna(subset=["difference"]).itertuples():
         lines.append(
-            f"- {row.protocol} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
+            f"- {_split(row.protocol)} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
             f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from the first split that keeps nothing together."
         )
     return "\n".join(lines)

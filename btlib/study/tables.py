@@ -1,6 +1,7 @@
 """The only writer of results: tables as CSV, figures as SVG and PNG with their caption, under reports/<profile>/."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.figure
@@ -63,6 +64,15 @@ def save(profile: str, name: str, figure: matplotlib.figure.Figure) -> matplotli
     files.write_text(folder(profile) / "figures" / f"{name}.json", json.dumps(said, indent=2) + "\n")
     _note("figure", name)
     return figure
+
+
+def model_name(name: str) -> str:
+    """Return a model in print, also as MODEL/RECIPE/STRIDE or "MODEL (weights)"; one that is not listed keeps its name."""
+    words = WORDS["words"]
+    model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
+    if between == "/":
+        return f"{words.get(model, model)}, {rest.replace('/', ', stride ')}"
+    return words.get(model, model) + between + rest.replace("imagenet", "ImageNet")
 
 
 def said_of(name: str) -> dict[str, str]:

@@ -126,8 +126,9 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         findings["parameters"] = Finding(1 - own / rivals, np.nan, np.nan)  # counted, not estimated
     maps = _read(study, "gradcam_controls")
     if len(maps):
-        first = (maps["model"] == study.proposed.model) & (maps["method"] == study.gradcam.methods[0])
-        best = maps[first & (maps["score"] == "energy")].sort_values("control_mean").iloc[-1]
+        whole = maps[maps["by"] == "all"]
+        first = (whole["model"] == study.proposed.model) & (whole["method"] == study.gradcam.methods[0])
+        best = whole[first & (whole["score"] == "energy")].sort_values("control_mean").iloc[-1]
         # Bounds of a difference from two intervals: cautious.
         ends = (("mean", "control_mean"), ("low", "control_high"), ("high", "control_low"))
         findings["gradcam"] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends))
