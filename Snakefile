@@ -15,13 +15,13 @@ from pathlib import Path
 from btlib import files, home, params
 from btlib.data import datasets
 from btlib.fitting import runs
-from btlib.models import registry, weights
 
 ROOT = Path(workflow.basedir)
 PYTHON = sys.executable
+if config and "profile" not in config:
+    sys.exit("configuration: names no profile; add --config profile=NAME, or give a file that does")
 study = params.from_mapping(dict(config), "configuration")
-for name in dict.fromkeys(m.model for m in [study.proposed, *study.baselines] if m.weights):
-    weights.ensure(registry.REGISTRY[name].source)
+runs.ensure_weights(study)
 runs.check(study, datasets.manifest(study.data))
 plan = runs.plan(study, datasets.fingerprint(study.data))
 
@@ -43,14 +43,31 @@ explained = set(plan[plan["purpose"] == "gradcam"]["id"])
 
 # notebook: sections of the parameter file that it reads, fits that it needs, notebooks whose tables it reads
 NOTEBOOKS = {
-    "01_data_exploration": (["data"], set(), []),
-    "02_preprocessing": (["data", "preprocessing", "augmentation", "split", "protocols"], set(), []),
-    "03_baselines": (["statistics", "baselines"], baselines, []),
-    "04_efficientnet_finetuning": (["statistics", "ablation", "gradcam"], set(plan["id"]), []),
+    "01_data_exploration": (["data", "classes"], set(), []),
+    "02_preprocessing": (["data", "classes", "preprocessing", "augmentation", "split", "protocols"], set(), []),
+    "03_baselines": (["statistics", "baselines", "comparison"], baselines, []),
+    "04_efficientnet_finetuning": (
+        ["statistics", "ablation", "gradcam", "comparison", "test_time_augmentation"],
+        set(plan["id"]),
+        [],
+    ),
     "05_gradcam": (["gradcam", "statistics"], explained, []),
-    "06_cross_dataset": (["external", "statistics", "test_time_augmentation", "gradcam"], compared | explained, []),
+    "06_cross_dataset": (
+        ["external", "statistics", "test_time_augmentation", "gradcam", "comparison"],
+        compared | explained,
+        [],
+    ),
 }
-NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics"], set(plan["id"]), list(NOTEBOOKS))
+NOTEBOOKS["07_paper_vs_reproduction"] = (["statistics", "comparison"], set(plan["id"]), list(NOTEBOOKS))
+
+
+def state(data, copies_from=None):
+    """What is there of a data set: a notebook runs again when its slices change, come or go."""
+    return datasets.absent(data) or datasets.fingerprint(data, copies_from)
+
+
+DATA = {"01_data_exploration": [state(study.data)], "02_preprocessing": [state(study.data)]}
+DATA["06_cross_dataset"] = [state(data, study.data) for data in study.external.values()]
 
 
 onstart:  # a dry run changes nothing
@@ -87,11 +104,13 @@ for notebook, (sections, fits, earlier) in NOTEBOOKS.items():
             fits=expand("runs/{id}/provenance.json", id=sorted(fits)),
             earlier=expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=earlier),
             measured=[p for p in ["reports/cost.csv"] if earlier and (home() / p).exists()],
+            claims=[ROOT / "params" / "claims.yaml"] if earlier else [],
         output:
             f"{REPORT}/notebooks/{notebook}.ipynb",
         params:
             sections=json.dumps({s: study.model_dump()[s] for s in ["profile", "seed", *sections]}, sort_keys=True),
             code=code(ROOT / "notebooks" / f"{notebook}.ipynb"),
+            data=DATA.get(notebook, []),
             attempt=f"{REPORT}/notebooks/.{notebook}",
         log:
             f"{REPORT}/notebooks/.{notebook}.log",

@@ -23,6 +23,7 @@ def study(args) -> None:
     file = Path(name).resolve() if name.endswith((".yaml", ".yml")) else params.PARAMS_DIR / f"{name}.yaml"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--cores", str(args.cores or "all"), "--configfile", str(file)]
+    command += ["--config", f"profile={chosen.profile}"]  # a file need not say it: its name does
     command += ["--resources", f"mem_mb={max(4000, psutil.virtual_memory().total * 3 // 4 // 2**20)}"]
     command += ["--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime", "--quiet", "host", "rules"]
     print(_places(), file=sys.stderr)
@@ -48,10 +49,8 @@ def _check_ready(study) -> None:
     """Stop where slices or weights are missing, in one message: Snakemake would wrap it in a trace."""
     from btlib.data import datasets
     from btlib.fitting import runs
-    from btlib.models import registry, weights
 
-    for name in dict.fromkeys(m.model for m in (study.proposed, *study.baselines) if m.weights):
-        weights.ensure(registry.REGISTRY[name].source)
+    runs.ensure_weights(study)
     runs.check(study, datasets.manifest(study.data))
     for name, data in study.external.items():
         lack = datasets.absent(data)
@@ -188,7 +187,12 @@ def share(args) -> None:
     """Write who trains and who is tested, without a pixel: manifest.csv, parts.csv and croissant.json."""
     from btlib.deploy import share as shared
 
-    print(shared.write(params.load(args.params)))
+    chosen = params.load(args.params)
+    if chosen.data.source != "figshare":
+        raise ParamsError(
+            f"{chosen.profile}: source {chosen.data.source}; allowed: figshare, as authors and licence are told of its slices"
+        )
+    print(shared.write(chosen))
 
 
 def predict(args) -> int:
@@ -251,6 +255,8 @@ def export(args) -> None:
     if args.temperature is not None and args.publish is None:
         raise ParamsError("--temperature: goes into a published model; give --publish NAME too")
     if args.onnx is not None:
+        if args.onnx.suffix != ".onnx":
+            raise DataError(f"{args.onnx}: ends in {args.onnx.suffix!r}; allowed: .onnx")
         files.check_writable(args.onnx)
     from btlib.deploy import onnx_file, publish
     from btlib.fitting import runs

@@ -285,8 +285,8 @@ class Ablation(Protocols):
     """Changes of the study, each fitted by itself beside the proposed model. Notebook 04.
 
     A change gives dotted keys other values: `{head.pooling: gmp}`; `recipe.KEY` is a key of the proposed model's recipe, or of
-    all its stages. `epochs` is one budget for the proposed model and its changes alike, shorter than the recipe's own (null:
-    the recipe's own).
+    all its stages. `epochs` is one budget for the proposed model and its changes alike, of each stage of a recipe, shorter than
+    the recipe's own (null: the recipe's own); a change that takes another recipe, or says `recipe.epochs`, has its own.
     """
 
     changes: list[dict[str, Any]]
@@ -458,7 +458,8 @@ class Study(Section):
         """
         mapping = self.model_dump()
         mapping["ablation"]["changes"] = []
-        for key, value in change.items():
+        # The recipe first: its keys are then those of the one that is taken.
+        for key, value in sorted(change.items(), key=lambda item: not item[0].startswith("proposed.")):
             *sections, last = key.split(".")
             if sections == ["recipe"]:
                 recipe = mapping["recipes"][mapping["proposed"]["recipe"]]

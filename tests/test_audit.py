@@ -173,6 +173,59 @@ def test_a_split_keeps_groups_apart_and_classes_even():
     assert (split["part"] == "test").groupby(split["label"]).sum().to_dict() == {"x": 30, "y": 30}
     with pytest.raises(DataError, match="2 groups"):
         owners.clean_split(people.head(8))
+    with pytest.raises(DataError, match="largest class has 8 images; a split needs 16"):
+        owners.clean_split(people.head(24).assign(group=range(24), label=["x", "y", "z"] * 8))
+
+
+def test_a_split_of_one_of_two_sets_knows_of_the_copies_inside_it(tmp_path):
+    for seed in range(18):
+        save(tmp_path / "a" / ("x" if seed % 2 else "y") / f"{seed}.png", head(seed))
+    for seed in range(18):
+        save(tmp_path / "a" / ("x" if seed % 2 else "y") / f"again{seed}.png", head(seed))
+    save(tmp_path / "b" / "0.png", head(77))
+    run(tmp_path / "a", tmp_path / "b", "--split", tmp_path / "split.csv")
+    split = pd.read_csv(tmp_path / "split.csv")
+    assert split["group"].nunique() == 18
+    assert (split.groupby("group")["part"].nunique() == 1).all()
+
+
+def test_one_picture_is_a_copy_of_nothing(tmp_path):
+    save(tmp_path / "a" / "0.png", head(1))
+    assert run(tmp_path / "a", "--csv", tmp_path / "pairs.csv") == 0
+    assert list(pd.read_csv(tmp_path / "pairs.csv").columns) == list(audit.PAIRS)
+
+
+def test_one_name_in_two_sets_is_two_groups():
+    none = pd.DataFrame(columns=audit.PAIRS)
+    tables = {
+        name: pd.DataFrame({"image": ["a.jpg", f"{name}.jpg"], "label": "", "part": "", "patient": ""}) for name in "st"
+    }
+    people = owners.recovered(none, tables)
+    assert people["group"].tolist() == ["s/a.jpg", "s.jpg", "t/a.jpg", "t.jpg"]
+
+
+def test_what_cannot_be_written_is_said_before_the_search(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "pairs", None)
+    with pytest.raises(OSError, match="is a folder"):
+        run(published, "--csv", tmp_path)
+
+
+def test_a_linked_folder_is_named_and_not_passed_over(published, tmp_path):
+    (tmp_path / "set").mkdir()
+    save(tmp_path / "set" / "own.png", head(3))
+    (tmp_path / "set" / "linked").symlink_to(published)
+    with pytest.raises(DataError, match="linked: is a symbolic link"):
+        run(tmp_path / "set")
+
+
+def test_a_tables_parts_are_understood_as_folders_are(tmp_path):
+    save(tmp_path / "a.png", head(1))
+    for part, told in (("Training", "train"), ("Testing", "test"), ("", "")):
+        (tmp_path / "t.csv").write_text(f"path,part\na.png,{part}\n")
+        assert pictures.read(tmp_path / "t.csv").table["part"].tolist() == [told]
+    (tmp_path / "t.csv").write_text("path,part\na.png,holdout\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 2: part is 'holdout'; allowed: empty, train, validation, test"):
+        pictures.read(tmp_path / "t.csv")
 
 
 def test_shared_counts_test_images_whose_patient_is_in_training():

@@ -154,6 +154,23 @@ def test_a_report_without_data_says_so_without_a_trace(tmp_path, monkeypatch, ca
     assert out == "" and err == f"code: {ROOT / 'btlib'}; data, runs and reports: {tmp_path}\n"
 
 
+def test_a_file_that_does_not_say_its_profile_is_run_under_its_own_name(tmp_path, monkeypatch):
+    """Snakemake reads the file by itself, and would take one without a profile for the quick study."""
+    (tmp_path / "mine.yaml").write_text("preprocessing: {image_size: 96}\n")
+    monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
+    monkeypatch.setattr(__main__, "_check_ready", lambda study: None)
+    told = []
+    monkeypatch.setattr(__main__.subprocess, "call", lambda command, **_: told.append(command) or 0)
+    assert not call(monkeypatch, "study", str(tmp_path / "mine.yaml"))
+    assert told[0][told[0].index("--config") + 1] == "profile=mine"
+    given = {"preprocessing": {"image_size": 96}, "profile": "mine"}
+    assert params.from_mapping(given) == params.load(tmp_path / "mine.yaml")
+
+
+def test_what_only_figshares_slices_can_say_is_not_said_of_others(monkeypatch):
+    assert "quick: source phantom; allowed: figshare" in call(monkeypatch, "share", "quick")
+
+
 def test_messages_begin_with_what_they_are_about(tmp_path, monkeypatch):
     monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
     assert call(monkeypatch, "plan", "nothere").startswith(str(params.PARAMS_DIR / "nothere.yaml"))

@@ -217,7 +217,9 @@ def test_table_measures_in_another_process():
 
 
 def test_table_has_a_row_for_each_model_and_precision(monkeypatch):
-    monkeypatch.setattr(cost, "_measured", lambda name, size, precision, head: {"model": name, "precision": precision})
+    monkeypatch.setattr(
+        cost, "_measured", lambda name, size, stride, precision, head: dict(model=name, precision=precision)
+    )
     table = cost.table(["vgg16", "vit_b16"], 32, ["float32", "mixed_bfloat16"], HEAD)
     assert table["model"].tolist() == ["vgg16", "vgg16", "vit_b16", "vit_b16"]
     assert table["precision"].tolist() == ["float32", "mixed_bfloat16"] * 2

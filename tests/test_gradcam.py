@@ -97,6 +97,9 @@ def test_transformer_tokens_give_maps():
     slice_[0, 2:, :2] = 8
     found = gradcam.maps(keras.Model(image, x), slice_, 1, layer="tokens")[0]
     assert found[3, 0] == 1 and not found[:1].any() and not found[:, 3:].any()
+    assert gradcam._layer(keras.Model(image, x), None) == "tokens", (
+        "the last with places, whatever has more dimensions before"
+    )
 
 
 @pytest.mark.parametrize("layer", ["stem", "branch", "norm", "sum", "top"])

@@ -104,6 +104,15 @@ def test_card_says_what_masks_were_used_for(run, study):
         assert told in card.write(dataclasses.replace(run, fit=fit, at=run.folder), publish.facts_of(run))
 
 
+def test_card_knows_data_of_kept_predictions_and_is_not_stopped_by_an_old_report(run, home, study):
+    old = {"data": [{"name": "data", "fingerprint": run.fit.data}], "parameters": {"profile": "tiny"}}
+    kept = {"data": {"fingerprint": run.fit.data}, "parameters": study.model_dump(mode="json")}
+    for folder, about in (("reports/tiny", old), ("reports/tiny/predictions", kept)):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / folder / "provenance.json").write_text(json.dumps(about))
+    assert card.said_of(run) == "made-up slices (phantom)"
+
+
 def test_card_names_the_data_of_a_run_that_a_report_lists(run, home, study):
     about = {"data": [{"name": "data", "fingerprint": run.fit.data}], "parameters": study.model_dump(mode="json")}
     (home / "reports" / "tiny").mkdir(parents=True)

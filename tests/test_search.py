@@ -1,13 +1,16 @@
 """The search: configurations judged on validation slices alone, and the rule that was written down before."""
 
+import dataclasses
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from btlib import params
 from btlib.data import datasets
 from btlib.fitting import runs, training
+from btlib.scores import explanations
 from btlib.study import search
 
 NUMBERS = {  # accuracy, pointing, right without the tumour, right with as much erased elsewhere
@@ -51,6 +54,20 @@ def test_a_fit_is_judged_on_its_validation_slices_once_and_kept_without_its_run(
     assert facts["commit"] == run.provenance()["commit"]
     shutil.rmtree(run.folder)
     pd.testing.assert_frame_equal(search.judged(fit, study)[0], table)
+
+
+def test_a_slice_without_a_mask_is_judged_without_its_map(study, home, monkeypatch):
+    fit = runs.fit_of(study, datasets.fingerprint(study.data), study.proposed, "image_holdout", 0, 0)
+    run = training.fit(study, fit)
+    data = datasets.load(study.data, fit.preprocessing)
+    first = int(explanations.test_slices(run, data, "validation")["row"].iloc[0])
+    masks = np.array(data.masks)
+    masks[first] = 0
+    blank = dataclasses.replace(data, images=np.array(data.images), masks=masks)
+    monkeypatch.setattr(search.datasets, "load", lambda *_: blank)
+    table = search.judge(run, study).set_index("image_id")
+    lost = data.manifest["image_id"].iloc[first]
+    assert table["pointing"].isna().sum() == 1 and np.isnan(table.loc[lost, "pointing"])
 
 
 def test_a_configuration_without_all_its_folds_is_shown_and_not_chosen(study, home, monkeypatch):

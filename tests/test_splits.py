@@ -67,6 +67,13 @@ def test_a_hold_out_has_the_sizes_asked_for_and_every_class():
     assert np.allclose(by_class, 1 / 3, atol=0.02)
 
 
+@pytest.mark.parametrize("asked", [0.05, 0.1, 0.15, 0.25, 0.3, 0.35, 0.4, 0.45, 0.6, 0.85])
+def test_any_share_that_is_asked_for_is_tested_within_two_points(asked):
+    split = Split(test_fraction=asked, validation_fraction=0, folds=5)
+    role = splits.make(slices(150), "image_holdout", 0, 0, split)["role"]
+    assert (role == "test").mean() == pytest.approx(asked, abs=0.02)
+
+
 def test_another_seed_gives_another_split():
     table = slices()
     a, b = (splits.make(table, "group_holdout", 0, s, SPLIT)["role"] for s in (0, 1))

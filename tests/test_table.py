@@ -243,3 +243,5 @@ def test_ids_that_differ_in_a_last_letter_are_one_group_without_a_column_group(t
     path = tmp_path / "p.csv"
     path.write_text("image,patient,score\n1.png,MR2B,0.9\n0.png,MR2,0.8\n")
     assert patients.join(slices, path)["patient_group"].tolist() == ["MR2", "MR2"]
+    path.write_text("image,patient,group\n1.png,MR2B,\n0.png,,other\n")
+    assert patients.join(slices, path)["patient_group"].tolist() == ["other", "MR2"], "a patient's where none is given"

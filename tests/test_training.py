@@ -49,6 +49,34 @@ def test_a_fit_leaves_a_whole_run_and_is_loaded_the_second_time(study, home, mon
     assert training.fit(study, fit).id == run.id
 
 
+def test_averaged_weights_need_no_validation_slices(study, home, monkeypatch):
+    """They are put in for validation and taken out again; without validation they would stay, and be trained on."""
+    given = study.model_dump()
+    given["recipes"]["scratch"]["ema"] = 0.5
+    same = params.check(given, "x")
+    given["split"]["validation_fraction"] = 0.0
+    alone = params.check(given, "x")
+    swaps: list[str] = []
+    for name in ("on_test_begin", "on_test_end"):
+        monkeypatch.setattr(keras.callbacks.SwapEMAWeights, name, lambda self, logs=None, name=name: swaps.append(name))
+    training.find(same, "toy", "image_holdout")
+    assert swaps == [*["on_test_begin", "on_test_end"] * 3, "on_test_begin"]
+    swaps.clear()
+    training.find(alone, "toy", "image_holdout")
+    assert swaps == ["on_test_begin"]
+
+
+def test_a_head_learns_at_its_schedules_rate(study, home):
+    stage = (
+        study.recipes["scratch"]
+        .stages[0]
+        .model_copy(update={"unfreeze": "head", "schedule": "cosine", "warmup_epochs": 0, "learning_rate": 0.01})
+    )
+    run = training.fit(study, wanted(study, stages=[stage]))
+    rates = run.history()["learning_rate"].tolist()
+    assert rates[0] == pytest.approx(0.01) and rates == sorted(rates, reverse=True) and rates[-1] < 0.005
+
+
 @pytest.mark.parametrize(("ema", "scale", "cam_loss"), [(0, 1, 0), (0.5, 1, 0), (0.5, 0.5, 0), (0, 1, 1.5)])
 def test_an_interrupted_fit_goes_on_to_the_same_numbers(study, home, monkeypatch, ema, scale, cam_loss):
     stages = [s.model_copy(update={"image_scale": scale}) for s in study.recipes["scratch"].stages]
@@ -144,6 +172,18 @@ def test_every_number_of_a_fit_changes_its_id(study, home):
     ids.add(fit.model_copy(update={"head": params.Head(pooling="gmp", dropout=0.2, dense=0)}).id)
     ids.add(wanted(study, batch_size=9).id)
     assert len(ids) == 5
+
+
+def test_a_change_of_the_ablation_that_takes_another_recipe_has_its_epochs(study):
+    given = study.model_dump()
+    given["recipes"]["long"] = given["recipes"]["scratch"] | {"weight_decay": 0.5}
+    given["recipes"]["long"]["stages"] = [s | {"epochs": 7} for s in given["recipes"]["long"]["stages"]]
+    changes = [{"head.dropout": 0.1}, {"proposed.recipe": "long"}, {"recipe.epochs": 2, "proposed.recipe": "long"}]
+    given["ablation"] |= {"epochs": 1, "changes": changes}
+    plan = runs.plan(params.check(given, "x"), "some data")
+    fits = plan[plan["purpose"] == "ablation"].drop_duplicates("id")["fit"]
+    told = [(f.recipe.stages[0].epochs, f.recipe.weight_decay == 0.5, f.head.dropout) for f in fits]
+    assert told == [(1, False, 0.2), (1, False, 0.1), (7, True, 0.2), (2, True, 0.2)]
 
 
 def test_a_baseline_may_see_smaller_slices_than_the_proposed_model(study, home):

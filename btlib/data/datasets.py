@@ -120,7 +120,7 @@ def absent(data: params.Data) -> str:
     """Say that a data set is not there and how to get it; empty where it is there, and for phantoms, which are made."""
     root = folder(data)
     if data.patients and not (home() / data.patients).is_file():
-        return f"{home() / data.patients}: no such table of patients; `python -m btlib audit {data.path} SETS --patients` writes one"
+        return f"{home() / data.patients}: no such table of patients; `python -m btlib audit {data.path} SETS --patients FOLDER/` writes one a set"
     if data.phantom is not None or (root.is_file() if data.source == "table" else root.is_dir()):
         return ""
     kind = "table" if data.source == "table" else "data folder"
@@ -232,7 +232,7 @@ def _listing(root: Path) -> list[str]:
 
 def _stamp(path: Path | str) -> str:
     try:
-        about = os.lstat(path)
+        about = os.stat(path)  # a link's own time says nothing of what it leads to
     except OSError:
         return f"{path}\x1fabsent"
     return f"{path}\x1f{about.st_size}\x1f{about.st_mtime_ns}"

@@ -42,7 +42,8 @@ def join(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
     groups = [manifests.patient_group(p) for p in patient]
     if "group" in given:
         images = set(manifest["image_id"])
-        groups = [COPIES_OF.format(g) if g in images else g for g in given["group"]]
+        both = zip(given["group"], patient, groups, strict=True)
+        groups = [COPIES_OF.format(g) if g in images else g or (own if named else "") for g, named, own in both]
     if "" in groups:
         row = given.iloc[groups.index("")]
         raise DataError(f"{path}, line {row['']}: {row.name} has neither patient nor group; allowed: one at least")

@@ -212,10 +212,11 @@ def _folds(label, unit, k, seed, name, column):
 
 
 def _take(label, unit, fraction, seed, name, column):
-    """Boolean: about `fraction` of the slices, as the parts of a finer partition that together come closest."""
-    k = max(2, min(20, round(1 / fraction))) if fraction <= 0.5 else 20
-    part = _folds(label, unit, k, seed, name, column)
-    return part < max(1, round(fraction * k))
+    """Boolean: about `fraction` of the slices, as some parts of the coarsest partition that comes within 1.5 points of it."""
+    shares = ((k, max(1, round(fraction * k))) for k in range(2, 21))
+    near = (pair for pair in shares if abs(pair[1] / pair[0] - fraction) <= 0.015)
+    k, taken = next(near, (20, max(1, round(fraction * 20))))
+    return _folds(label, unit, k, seed, name, column) < taken
 
 
 def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:

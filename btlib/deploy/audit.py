@@ -44,8 +44,10 @@ def pairs(sets: list[Pictures], threshold: float = overlap.COPY, inside: bool = 
         Columns `PAIRS`. `change` says in words what was done: mirrored, turned (degrees, from 2), cropped, re-windowed
         (beyond a linear window), re-encoded or resized where none of these, nothing where all pixels are equal.
     """
-    tables = []
+    tables = [pd.DataFrame(columns=PAIRS)]
     for a, b in compared(sets, inside):
+        if a is b and len(a.table) < 2:  # one picture is no copy of itself
+            continue
         result = overlap.search(a.heads, None if a is b else b.heads, threshold)
         ends = [
             s.table.loc[result[end], list(owners.ENDS[1:])].reset_index(drop=True).add_suffix(f"_{end}")
@@ -57,7 +59,7 @@ def pairs(sets: list[Pictures], threshold: float = overlap.COPY, inside: bool = 
         table["conflict"] = [_disagree(x, y) for x, y in zip(table["label_a"], table["label_b"], strict=True)]
         table["change"] = [_change(row) for row in table.to_dict("records")]
         tables.append(table[list(PAIRS)])
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def compared(sets: list[Pictures], inside: bool = False) -> list[tuple[Pictures, Pictures]]:
@@ -148,11 +150,14 @@ def run(args) -> int:
     absent = next((path for path in args.sets if not path.exists()), None)
     if absent is not None:
         raise DataError(f"{absent}: there is no such folder or file")
+    for target in (args.csv, args.counts, args.conflicts, args.patients, args.split, args.json, args.html):
+        if target and not target.endswith("/"):
+            files.check_writable(Path(target))
     sets = [pictures.read(path, name, args.strict) for path, name in zip(args.sets, names, strict=True)]
     tables = {s.name: s.table for s in sets}
-    table = pairs(sets, args.score, args.within)
+    # Groups kept apart must know of the copies inside a set too.
+    table = pairs(sets, args.score, args.within or bool(args.split or args.patients))
     number, people = counts(table, tables), owners.recovered(table, tables)
-    split = owners.clean_split(people[people["set"] == sets[0].name]) if args.split else None
     facts = _facts(sets, table, tables, number, people)
     print(_words(facts))
     for line in (line for s in sets for line in s.skipped):
@@ -162,11 +167,12 @@ def run(args) -> int:
     _write(args.counts, number)
     _write(args.conflicts, table[table["conflict"]])
     _write(args.patients, people, people["set"])
-    _write(args.split, split)
     if args.json:
         files.write_text(Path(args.json), json.dumps(facts, indent=1) + "\n")
     if args.html:
         files.write_text(Path(args.html), sheet(table, sets))
+    if args.split:
+        _write(args.split, owners.clean_split(people[people["set"] == sets[0].name]))
     return int(facts["share"] > args.allow)
 
 

@@ -1,5 +1,6 @@
 """A published model's card: what it was fitted on, how well it does and where it fails, from the run's own numbers."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from btlib import home, params
+from btlib import ParamsError, home, params
 from btlib.fitting import runs
 from btlib.scores import calibration, classification, resampling
 from btlib.study import results, sentences, tables
@@ -114,10 +115,13 @@ def _front(fit: runs.Fit, facts, scores: pd.DataFrame, source: str) -> dict:
 
 def _study_of(run: runs.Run) -> params.Study | None:
     """The study that a run belongs to, by the reports that are kept; None where none names its data."""
-    for path in sorted((home() / "reports").glob("*/provenance.json")):
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if run.fit.data in [d["fingerprint"] for d in about["data"] if d["name"] == "data"]:
-            return params.check(about["parameters"], str(path))
+    for pattern in ("*/provenance.json", "*/predictions/provenance.json"):
+        for path in sorted((home() / "reports").glob(pattern)):
+            about = json.loads(path.read_text(encoding="utf-8"))
+            sets = about["data"] if isinstance(about["data"], list) else [about["data"] | {"name": "data"}]
+            if run.fit.data in [d["fingerprint"] for d in sets if d["name"] == "data"]:
+                with contextlib.suppress(ParamsError):  # a report of earlier code may say what is no study any more
+                    return params.check(about["parameters"], str(path))
     return None
 
 

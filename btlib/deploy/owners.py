@@ -63,7 +63,10 @@ def _groups(people: pd.DataFrame, key: pd.Series, starts: pd.Series, ends: pd.Se
     end = np.concatenate([number[ends].to_numpy(), len(key) + owner[owner >= 0]])
     edges = coo_array((np.ones(len(start)), (start, end)), shape=(len(key) + len(names),) * 2)
     component = connected_components(edges, directed=False)[1]
-    titles = pd.Series([*(IMAGE + people["image"]), *names], dtype=str)
+    many = people.groupby("image")["set"].transform("nunique") > 1  # the same name in two sets is no one image
+    titles = pd.Series(
+        [*(IMAGE + people["image"].where(~many, people["set"] + "/" + people["image"])), *names], dtype=str
+    )
     # A patient goes before an image, and among equals the first in the alphabet.
     title = titles.groupby(component).agg(lambda names: min(names, key=lambda name: (name.startswith(IMAGE), name)))
     return title.loc[component[: len(key)]].str.removeprefix(IMAGE).to_numpy()
@@ -100,12 +103,14 @@ def clean_split(people: pd.DataFrame) -> pd.DataFrame:
         image, label, group and part ("train" or "test"), in the order given; classes as even as groups allow.
 
     Raises:
-        DataError: there are fewer than 16 groups.
+        DataError: there are fewer than 16 groups, or images of every class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     if people["group"].nunique() < FOLDS:
         raise DataError(f"{people['group'].nunique()} groups of images; a split needs {FOLDS} or more")
+    if (most := people["label"].value_counts().max()) < FOLDS:
+        raise DataError(f"the largest class has {most} images; a split needs {FOLDS} or more")
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(people, people["label"], people["group"])
     test = np.concatenate([rows for _, rows in itertools.islice(folds, TEST_FOLDS)])
     part = np.where(np.isin(np.arange(len(people)), test), "test", "train")

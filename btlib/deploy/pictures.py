@@ -1,7 +1,6 @@
 """Pictures of any kind as the audit sees them: whose they are, how they are labelled, and the head of each."""
 
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -73,13 +72,10 @@ def _listing(path: Path) -> tuple[Path, list[dict]]:
         return path.parent, [_described(path.name)]
     if not path.is_dir():
         raise DataError(f"{path}: no such folder, .csv table or picture ({', '.join((*folders.ENDINGS, MATLAB))})")
-    paths = []
-    for folder, inside, leaves in os.walk(path):
-        inside[:] = [n for n in inside if not n.startswith((".", "__MACOSX"))]
-        paths += [(Path(folder) / n).relative_to(path).as_posix() for n in leaves if _readable(n)]
+    paths = [name for name in files.listing(path)[0] if _readable(files.leaf(name))]
     if not paths:
         raise DataError(f"{path}: no pictures found; allowed: {', '.join((*folders.ENDINGS, MATLAB))}, at any depth")
-    return path, [_described(p) for p in sorted(paths)]
+    return path, [_described(p) for p in paths]
 
 
 def _readable(name: str) -> bool:
@@ -101,11 +97,15 @@ def _table(path: Path) -> list[dict]:
     paths = pd.Series([line["path"] for line in lines])
     if paths.duplicated().any():
         raise DataError(f"{path}: {paths[paths.duplicated()].iloc[0]!r} stands in more than one row")
-    return [
-        {"path": line["path"], "label": line.get("label", ""), "part": line.get("part", "")}
-        | {"patient": line.get("patient_id", "")}
-        for line in lines
-    ]
+    rows = []
+    for line in lines:
+        part = folders.PARTS.get(line.get("part", "").lower(), line.get("part", ""))
+        if part not in manifests.PARTS:
+            words = ", ".join(a or "empty" for a in manifests.PARTS)
+            raise DataError(f"{path}, line {line['']}: part is {part!r}; allowed: {words}")
+        about = {"path": line["path"], "label": line.get("label", ""), "part": part}
+        rows.append(about | {"patient": line.get("patient_id", "")})
+    return rows
 
 
 def _row(root: Path, row: dict) -> tuple[dict, np.ndarray] | DataError:

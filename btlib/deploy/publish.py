@@ -148,7 +148,8 @@ def _facts_beside(path: Path, image_size: int) -> tuple[Facts, list[str]]:
     prepared = quick.preprocessing.model_copy(update={"image_size": image_size})
     facts = {"name": path.stem, "data": "unknown slices", "classes": quick.classes, "preprocessing": prepared}
     return Facts(**facts, temperature=None, energy=None), [
-        f"no {beside.name} beside it: slices are prepared as params/quick.yaml says"
+        f"no {beside.name} beside it: slices are prepared as params/quick.yaml says, and its classes are taken to be "
+        f"{', '.join(quick.classes)}, in this order"
     ]
 
 

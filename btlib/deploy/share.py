@@ -10,6 +10,7 @@ import yaml
 from btlib import files, params
 from btlib.data import datasets, splits
 from btlib.data import manifest as manifests
+from btlib.fitting import runs
 from btlib.study import tables
 
 WORDS = Path(__file__).resolve().parent / "croissant.yaml"
@@ -43,10 +44,9 @@ def parts(study: params.Study, table: pd.DataFrame) -> pd.DataFrame:
     some, author = table[table["label"].isin(study.classes)], datasets.author_folds(study.data)
     made = {"image_id": some["image_id"].to_numpy()}
     for one in study.protocols:
-        for seed in one.seeds:
-            for fold in splits.folds_of(one.protocol, study.split):
-                split = splits.make(some, one.protocol, fold, seed, study.split, author)
-                made[f"{one.protocol}_seed{seed}_fold{fold}"] = split["role"].to_numpy()
+        for seed, fold in runs.pairs_of(study, one):
+            split = splits.make(some, one.protocol, fold, seed, study.split, author)
+            made[f"{one.protocol}_seed{seed}_fold{fold}"] = split["role"].to_numpy()
     return pd.DataFrame(made)
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 from btlib import DataError, files, home, params
 from btlib.data import datasets, splits
 from btlib.models import registry as models
+from btlib.models import weights
 
 VERSION = 2
 """Raised when the code that fits changes what a fit gives: a run of another version is never taken for this one's."""
@@ -110,7 +111,8 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
             rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)))
     budget = {"recipe.epochs": study.ablation.epochs} if study.ablation.epochs else {}
     for change in [{}, *study.ablation.changes] if study.ablation.changes else []:
-        changed = study.changed(budget | change)
+        own = {"proposed.recipe", "recipe.epochs", "recipe.stages"} & change.keys()
+        changed = study.changed(change if own else budget | change)
         factor = ", ".join(change) or "proposed"
         value = ", ".join(v if isinstance(v, str) else json.dumps(v) for v in change.values())
         for seed, fold in pairs_of(study, study.ablation):
@@ -124,6 +126,18 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table
+
+
+def ensure_weights(study: params.Study) -> None:
+    """Make sure that the pretrained weights of every planned fit are here, those of the ablation's changes too.
+
+    Raises:
+        WeightsError: some are missing and cannot be fetched.
+
+    Used before any slice is read by the Snakefile, `python -m btlib study` and `training.prepare`.
+    """
+    for name in dict.fromkeys(f.model for f in plan(study, "")["fit"] if f.weights):
+        weights.ensure(models.REGISTRY[name].source)
 
 
 def check(study: params.Study, manifest: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from btlib import DataError, files, params, watched
 from btlib.data import datasets, splits
 from btlib.fitting import batches, distribution, runs
-from btlib.models import augmentation, counts, layers, weights
+from btlib.models import augmentation, counts, layers
 from btlib.models import registry as models
 
 
@@ -28,9 +28,7 @@ def prepare(study: params.Study) -> datasets.Dataset:
 
     First call of notebooks 03 to 06.
     """
-    wanted = [study.proposed, *study.baselines]
-    for name in dict.fromkeys(m.model for m in wanted if m.weights):
-        weights.ensure(models.REGISTRY[name].source)
+    runs.ensure_weights(study)
     runs.check(study, datasets.manifest(study.data))
     return datasets.load(study.data, study.preprocessing)
 
@@ -276,6 +274,8 @@ def _train_head(wanted, model, data, parts, state, number, stage):
     head.compile(_optimizer(wanted, stage, len(features["train"]), []), _loss(wanted), metrics=["accuracy"])
     targets = {role: np.eye(len(wanted.classes))[parts[role][1]] for role in features}
     validation = (features["validation"], targets["validation"]) if len(targets["validation"]) else None
+    counts = targets["train"].sum(0)
+    weight = (counts.sum() / len(counts) / counts)[parts["train"][1]] if wanted.recipe.class_weights else None
     done = head.fit(
         features["train"],
         targets["train"],
@@ -283,10 +283,13 @@ def _train_head(wanted, model, data, parts, state, number, stage):
         stage.epochs,
         verbose=0,
         validation_data=validation,
+        sample_weight=weight,
     )
+    rate, steps = head.optimizer._learning_rate, -(-len(features["train"]) // wanted.recipe.batch_size)
     for epoch in range(stage.epochs):
         row = {k: float(v[epoch]) for k, v in done.history.items()}
-        state.history.append({"stage": number, "epoch": epoch, **row, "learning_rate": stage.learning_rate})
+        begun = float(rate(epoch * steps)) if callable(rate) else stage.learning_rate
+        state.history.append({"stage": number, "epoch": epoch, **row, "learning_rate": begun})
     state.next_stage(number)
 
 
@@ -358,11 +361,11 @@ class _Watch:
             self.averaged.set_model(trainer)
 
     def validate(self, images, part) -> dict:
-        if self.averaged:
-            self.averaged.on_test_begin()
         rows, y = part
         if not len(rows):
             return {}
+        if self.averaged:
+            self.averaged.on_test_begin()
         self.model.set_weights(self.state.model.get_weights())
         logits = batches.predict(self.model, images, rows).astype(np.float64)
         self.losses.append(float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])))

@@ -258,7 +258,7 @@ def _classes(model, images, classes) -> np.ndarray:
 
 def _layer(model, layer: str | None) -> str:
     ranks = {x.name: len(x.output.shape) for x in model.layers[1:] if hasattr(x.output, "shape")}
-    places = [name for name, rank in ranks.items() if rank == 4] or [name for name, rank in ranks.items() if rank == 3]
+    places = [name for name, rank in ranks.items() if rank in (3, 4)]
     if layer is None and places:
         return places[-1]
     if ranks.get(layer) not in (3, 4):

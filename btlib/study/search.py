@@ -55,8 +55,9 @@ def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
     coarse = gradcam.coarse_maps(model, images, slices["class_index"].to_numpy(), ["gradcam"], layer)["gradcam"]
     maps = gradcam.enlarged(coarse, images.shape[1])
     table = slices[["image_id", "label", "patient_group"]].assign(right=(slices["outcome"] == "right").astype(int))
-    pointing = localisation.scores(maps, masks, study.gradcam.tolerance_px)["pointing"].to_numpy()
-    table["pointing"] = pd.Series(pointing).where(masks.any((1, 2)))
+    masked = masks.any((1, 2))
+    scored = localisation.scores(maps[masked], masks[masked], study.gradcam.tolerance_px)
+    table.loc[masked, "pointing"] = scored["pointing"].to_numpy()
     said = reliance.predictions(model, slices, data, run.fit.classes)
     said = said[said["fill"] == FILL].merge(slices[["image_id", "label"]])
     said["right"] = (said["predicted"] == said["label"]).astype(int)
