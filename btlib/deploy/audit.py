@@ -59,7 +59,8 @@ def pairs(sets: list[Pictures], threshold: float = overlap.COPY, inside: bool = 
         table["conflict"] = [_disagree(x, y) for x, y in zip(table["label_a"], table["label_b"], strict=True)]
         table["change"] = [_change(row) for row in table.to_dict("records")]
         tables.append(table[list(PAIRS)])
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    # Where two sets share nothing their table has no types, which would spoil those of the others.
+    return pd.concat(tables[1:] or tables, ignore_index=True).astype({"exact": bool, "conflict": bool})
 
 
 def compared(sets: list[Pictures], inside: bool = False) -> list[tuple[Pictures, Pictures]]:
