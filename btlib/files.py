@@ -166,13 +166,15 @@ def content(root: Path, path: str) -> bytes:
         raise DataError(f"{root}/{path}: cannot be read: {error.strerror or error}") from None
 
 
-def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) -> None:
+def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...], parts: int = 1) -> None:
     """Stop at a zip file in a data folder that holds what does not lie unpacked there.
 
     Args:
         archive: the zip file; only its table of contents is read.
-        names: of the files in the data folder, with or without folders.
+        names: of the files in the data folder, with "/" between folders.
         endings: of the files that matter, in small letters.
+        parts: how much of a name tells files apart: 1, itself; 2, with its folder, as where folders are classes. What lies
+            in no folder in the archive may lie in any.
 
     Raises:
         DataError: something is not unpacked, or the file is no zip file.
@@ -182,13 +184,17 @@ def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...]) ->
             members = [name for name in opened.namelist() if not is_stray(name)]
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise DataError(f"{archive}: no zip file that can be read ({error}); take it away") from None
-    unpacked = set(map(leaf, names))
-    left = [name for name in members if name.lower().endswith(endings) and leaf(name) not in unpacked]
+    unpacked = {leaf(name) for name in names} | {_last(name, parts) for name in names}
+    left = [name for name in members if name.lower().endswith(endings) and _last(name, parts) not in unpacked]
     if left:
         raise DataError(
             f"{archive}: holds {len(left)} files that do not lie unpacked under {archive.parent} ({left[0]}); unpack it "
             "there, or take it away"
         )
+
+
+def _last(name: str, parts: int) -> str:
+    return "/".join(name.replace("\\", "/").split("/")[-parts:])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -265,6 +265,10 @@ def test_a_zip_file_is_passed_over_where_it_is_unpacked_and_refused_where_not(ro
         archive.writestr("set/glioma_tumor/b.png", b"x")
     with pytest.raises(DataError, match=r"archive\.zip: holds 1 files that do not lie unpacked .*b\.png"):
         folders.manifest(root, LABELS)
+    with zipfile.ZipFile(root / "archive.zip", "w") as archive:
+        archive.writestr("set/another_tumor/a.png", b"x")
+    with pytest.raises(DataError, match=r"holds 1 files that do not lie unpacked .*another_tumor/a\.png"):
+        folders.manifest(root, LABELS)
 
 
 def test_links_and_paths_outside_are_refused(root, tmp_path_factory):

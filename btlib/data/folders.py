@@ -124,7 +124,7 @@ def _pictures(root: Path, labels: dict[str, str]) -> tuple[list[str], list[str]]
     _check_folders(root, labels, sorted(elsewhere))
     for name in passed_over:
         if name.lower().endswith(".zip") and not files.is_stray(name):
-            files.check_unpacked(root / name, names, (*ENDINGS, ".zip"))
+            files.check_unpacked(root / name, names, (*ENDINGS, ".zip"), parts=2)
     return paths, sorted(passed_over)
 
 

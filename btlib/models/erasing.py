@@ -23,7 +23,7 @@ def head_of(image: np.ndarray) -> np.ndarray:
     black slice has no head; one of a single grey is all head.
     """
     smooth = ndimage.uniform_filter(image, 3)
-    regions, _ = ndimage.label(smooth > _otsu(smooth) / 2)
+    regions, _ = ndimage.label(smooth > otsu(smooth) / 2)
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
     if not sizes.any():
@@ -209,8 +209,14 @@ def _neighbours():
         yield (every, here), (every, there)
 
 
-def _otsu(image: np.ndarray) -> int:
-    """Return the grey level that parts dark pixels from bright ones with the largest variance between the two."""
+def otsu(image: np.ndarray) -> int:
+    """Return the grey level that parts dark pixels from bright ones with the largest variance between the two.
+
+    Args:
+        image: uint8, of any shape.
+
+    Source: Otsu 1979. Half of it parts head from air, as skin and fat are far brighter than the rest.
+    """
     counts = np.bincount(image.ravel(), minlength=256)
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
     parts = below * (image.size - below)

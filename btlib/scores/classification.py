@@ -149,15 +149,24 @@ def _weighted_scores(y, probabilities, classes, member, weights) -> dict[str, np
     present = np.flatnonzero(np.bincount(y, minlength=k))
     single = len(present) == 1
     for c in () if single else present:
-        of_class["auc"][:, c] = _weighted_auc(y == c, probabilities[:, c], member, weights)
+        of_class["auc"][:, c] = weighted_auc(y == c, probabilities[:, c], member, weights)
     values = {"accuracy": right.sum(axis=1) / every[:, 0], "balanced_accuracy": of_class["recall"][:, present].mean(1)}
     values |= {name: score[:, present].mean(axis=1) for name, score in of_class.items()}
     kinds = [name for name in BY_CLASS if not (single and name in ("specificity", "auc"))]
     return values | {f"{name}_{classes[c]}": of_class[name][:, c] for c in present for name in kinds}
 
 
-def _weighted_auc(positive, score, member, weights) -> np.ndarray:
-    """Return, for every row of weights, the share of (positive, negative) pairs in order, ties counting half."""
+def weighted_auc(positive, score, member, weights) -> np.ndarray:
+    """Return, for every row of weights, the share of (positive, negative) pairs in order, ties counting half.
+
+    Args:
+        positive: bool (n,).
+        score: float (n,), higher for what looks positive.
+        member, weights: of `Resamples`: the patient of each slice, and how often each sample draws each patient.
+
+    Returns:
+        float (samples,); NaN where a sample has slices of one kind only.
+    """
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
     member, positive = member[order], positive[order].astype(weights.dtype)

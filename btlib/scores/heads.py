@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
+from btlib.models import erasing
+
 GRID = 96
 """Pixels along a side of the head as it is compared."""
 CELLS = 12
@@ -37,22 +39,13 @@ def _box(picture: np.ndarray) -> tuple[int, int, int, int]:
     Tight on all four sides, unlike the square that models are given, so that a changed aspect ratio drops out too.
     """
     smooth = uniform_filter(picture, 3)
-    head = smooth > _air(smooth)
+    head = smooth > erasing.otsu(smooth) / 2  # it moves with the noise in the air
     edges = []
     for axis in (0, 1):
         filled = head.mean(axis=axis) > 0.04
         edges.append((int(filled.argmax()), len(filled) - int(filled[::-1].argmax())))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
-
-
-def _air(picture: np.ndarray) -> float:
-    """Half of Otsu's threshold (Otsu 1979): it moves with the noise in the air, and skin and fat are far above it."""
-    counts = np.bincount(picture.ravel(), minlength=256).astype(float)
-    below = np.cumsum(counts)
-    above, sums = below[-1] - below, np.cumsum(counts * np.arange(256))
-    between = (sums[-1] * below - sums * below[-1]) ** 2 / np.maximum(below * above, 1)
-    return between.argmax() / 2
 
 
 def signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:

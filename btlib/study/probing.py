@@ -75,7 +75,7 @@ def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFra
     belief = cross_val_predict(model, features, mr, groups=groups, cv=apart, method="predict_proba")[:, 1]
     patients = about["patient_id"].to_numpy()
     resamples = results.resamples(study, patients)
-    drawn = [_auroc(belief, mr, weights[resamples.member]) for weights in resamples.weights]
+    drawn = classification.weighted_auc(mr, belief, resamples.member, resamples.weights)
     balanced = balanced_accuracy_score(mr, belief > 0.5)
     row = (len(mr), int(mr.sum()), len(set(patients)), calibration.auroc(belief[mr], belief[~mr]))
     row += (*resamples.bounds(drawn), balanced)
@@ -87,12 +87,6 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     cuts = np.linspace(0, len(image), THUMBNAIL + 1).astype(int)[:-1]
     sums = np.add.reduceat(np.add.reduceat(image.astype(float), cuts, 0), cuts, 1)
     return (sums / np.outer(*[np.diff([*cuts, len(image)])] * 2)).ravel()
-
-
-def _auroc(belief, positive, times) -> float:
-    """The AUROC where each slice counts so many times; NaN where all that count are of one kind."""
-    first, second = (np.repeat(belief[kind], times[kind].astype(int)) for kind in (positive, ~positive))
-    return calibration.auroc(first, second) if len(first) and len(second) else np.nan
 
 
 def robustness(
