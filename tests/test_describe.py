@@ -101,6 +101,10 @@ def test_words_come_from_the_tables(table):
     )
     assert "5 slices (3 meningioma, 2 glioma); 5 of them are of 3 patients that are named" in words
     assert "1 of these groups lie in more than one of the author's folds" in words
-    split = pd.DataFrame({"protocol": ["a", "a"], "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]})
+    split = pd.DataFrame(
+        {"protocol": ["patient_folds"] * 2, "n_test": [10, 30], "slices_of_crossing_patients": [10, 0]}
+    )
     words = sentences.splits_in_words(split.assign(test_near_identical=[2, 2]))
-    assert "`a`: 25.0 % of test slices are of a patient that the network has seen, 10.0 % have" in words
+    assert (
+        "Patients apart, folds: 25.0 % of test slices are of a patient that the network has seen, 10.0 % have" in words
+    )

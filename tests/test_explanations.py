@@ -182,7 +182,7 @@ def test_findings_say_whether_the_controls_are_beaten(pooled, scored):
     assert not verdicts["exceeds"].any() and verdicts["not_exceeded"].str.contains("brightness").all()
     erased = reliance.summary(pooled["erased"], {}, STATISTICS, 0)
     said = sentences.maps_in_words(SimpleNamespace(gradcam=SETTINGS), scored, verdicts, erased)
-    assert said.startswith(f"- **tiny, gradcam, {SIZE} x {SIZE} cells:** 100.0 % (")
+    assert said.startswith(f"- **tiny, Grad-CAM, {SIZE} x {SIZE} cells:** 100.0 % (")
     assert "(chance 6.2 % (" in said and "do **not** exceed" in said and "tumour erased:** right in" in said
 
 

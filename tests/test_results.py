@@ -370,7 +370,10 @@ def test_a_run_without_validation_slices_takes_its_temperature_from_slices_of_ot
         grid = np.geomspace(0.05, 20, 4001)
         losses = [-np.log(classification.softmax(logits / t)[np.arange(len(y)), y]).mean() for t in grid]
         assert value == pytest.approx(grid[np.argmin(losses)], rel=5e-3), own
-        assert source == f"fitted on {len(rest)} slices: slices that fits under group_folds did not see"
+        assert (
+            source
+            == f"fitted on {len(rest)} slices: slices that the fits of other folds (patient groups apart, folds) did not see"
+        )
     alone = plan[[f.protocol == "image_holdout" for f in plan["fit"]]]
     assert results.temperature(alone, fits["image_holdout", 0], "image_holdout")[0] == 1.0
     kept = params.check(study.model_dump(), "x")

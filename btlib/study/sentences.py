@@ -156,10 +156,9 @@ def _erased(table: pd.DataFrame) -> str:
         return ", ".join(f"{v.min():.1f} to {v.max():.1f} % by {words}" for words, v in parts.items() if len(v))
 
     right = 100 * whole.loc[whole["erased"] == "nothing", "accuracy"].iloc[0]
-    return (
-        f"- **The same, tumour erased:** right in {right:.1f} % of whole slices; without the tumour {spread('tumour')}; with"
-        f" as much of the head erased elsewhere {spread('elsewhere')}."
-    )
+    places = {"without the tumour": "tumour", "with as much of the head erased elsewhere": "elsewhere"}
+    parts = [f"; {words} {told}" for words, place in places.items() if (told := spread(place))]
+    return f"- **The same, tumour erased:** right in {right:.1f} % of whole slices{''.join(parts)}."
 
 
 def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFrame) -> str:
