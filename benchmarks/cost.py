@@ -96,10 +96,12 @@ def table(
     """
     from btlib.models import registry as models
 
-    rows = []
-    strides = {name: output_stride or models.check(name, image_size, False, output_stride).strides[0] for name in names}
-    for name, stride in strides.items():
-        rows += [_measured(name, image_size, stride, precision, head) for precision in precisions]
+    known = {name: models.check(name, image_size, False, output_stride) for name in names}
+    rows = [
+        _measured(name, image_size, output_stride or backbone.strides[0], precision, head)
+        for name, backbone in known.items()
+        for precision in precisions
+    ]
     return pd.DataFrame(rows, columns=counts.COLUMNS)
 
 

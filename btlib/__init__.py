@@ -101,7 +101,8 @@ def _settle_keras() -> None:
 
 # TensorFlow writes its start-up notes to stderr, where a notebook's warnings must stand out.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# It leaves oneDNN's kernels off where the processor has no AVX-512; with them a guided step takes two thirds of its time there (and one in bfloat16, which no such processor has, five times its time).
+# It leaves oneDNN's kernels off where the processor has no AVX-512; with them a guided step takes two thirds of its time there.
+# (bfloat16, which such a processor only imitates, is several times as slow with them; no profile uses it.)
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # It warns of traced functions with their addresses, which no second run repeats; a study traces a model a fold.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

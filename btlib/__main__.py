@@ -254,12 +254,11 @@ def export(args) -> None:
         raise ParamsError("export: got neither --publish NAME nor --onnx FILE; allowed: one of them or both")
     if args.temperature is not None and args.publish is None:
         raise ParamsError("--temperature: goes into a published model; give --publish NAME too")
-    if args.onnx is not None:
-        if args.onnx.suffix != ".onnx":
-            raise DataError(f"{args.onnx}: ends in {args.onnx.suffix!r}; allowed: .onnx")
-        files.check_writable(args.onnx)
     from btlib.deploy import onnx_file, publish
     from btlib.fitting import runs
+
+    if args.onnx is not None:
+        onnx_file.check(args.onnx)
 
     if args.publish is not None:
         print(publish.write(runs.read(publish.find(args.model).parent), args.publish, args.temperature))

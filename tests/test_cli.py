@@ -171,6 +171,12 @@ def test_what_only_figshares_slices_can_say_is_not_said_of_others(monkeypatch):
     assert "quick: source phantom; allowed: figshare" in call(monkeypatch, "share", "quick")
 
 
+def test_nothing_is_published_where_the_onnx_file_cannot_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("btlib.deploy.publish.write", None)
+    said = call(monkeypatch, "export", "some_run", "--publish", "x", "--onnx", str(tmp_path / "m.txt"))
+    assert said == f"{tmp_path / 'm.txt'}: ends in '.txt'; allowed: .onnx"
+
+
 def test_messages_begin_with_what_they_are_about(tmp_path, monkeypatch):
     monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
     assert call(monkeypatch, "plan", "nothere").startswith(str(params.PARAMS_DIR / "nothere.yaml"))

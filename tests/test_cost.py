@@ -228,6 +228,8 @@ def test_table_has_a_row_for_each_model_and_precision(monkeypatch):
 def test_table_says_what_is_wrong(monkeypatch):
     with pytest.raises(ParamsError, match="vgg17"):
         cost.table(["vgg16", "vgg17"], 32, ["float32"], HEAD)
+    with pytest.raises(ParamsError, match="output_stride: got 8; vgg16 can be built with 16"):
+        cost.table(["vgg16"], 32, ["float32"], HEAD, 8)
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RuntimeError, match="vgg16 in float32: measuring ended with 1"):
         cost.table(["vgg16"], 32, ["float32"], HEAD)

@@ -15,6 +15,13 @@ from btlib import DataError, files
 from btlib.deploy.publish import Facts
 
 
+def check(path: Path) -> None:
+    """Stop before the work at a file that does not end in .onnx (DataError) or cannot be written (OSError)."""
+    if path.suffix != ".onnx":
+        raise DataError(f"{path}: ends in {path.suffix!r}; allowed: .onnx")
+    files.check_writable(path)
+
+
 def write(model, facts: Facts, path: Path) -> None:
     """Write a model as ONNX: from "image", float32 (batch, S, S, 1) of 0 to 255, to "logits" (batch, classes).
 
@@ -30,8 +37,7 @@ def write(model, facts: Facts, path: Path) -> None:
     """
     import keras
 
-    if path.suffix != ".onnx":
-        raise DataError(f"{path}: ends in {path.suffix!r}; allowed: .onnx")
+    check(path)
     mixed = sorted({layer.compute_dtype for layer in model.layers} - {"float32"})
     if mixed:
         raise DataError(f"{facts.name}: computes in {', '.join(mixed)}; allowed for ONNX: float32")
