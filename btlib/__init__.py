@@ -77,13 +77,11 @@ def _is_project(folder: Path) -> bool:
 
 
 def _settle_keras() -> None:
-    """Keep a person's keras.json (channels first, half precision, another backend) out of the study; refuse another backend."""
+    """Keep a person's keras.json (channels first, half precision, another backend) out of the study; refuse backends untried."""
     keras = sys.modules.get("keras")
     backend = keras.config.backend() if keras else os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise ParamsError(
-            f"KERAS_BACKEND: got {backend!r}; allowed: tensorflow, as no other is tested here, or nothing"
-        )
+    if backend not in ("tensorflow", "jax"):
+        raise ParamsError(f"KERAS_BACKEND: got {backend!r}; allowed: tensorflow, jax, or nothing")
     if keras:
         keras.config.set_floatx("float32")
         keras.config.set_image_data_format("channels_last")

@@ -31,6 +31,12 @@ for how in ("none", "data_parallel"):
 """
 
 
+def test_batches_are_not_shared_out_on_jax(monkeypatch):
+    monkeypatch.setattr(distribution.keras.config, "backend", lambda: "jax")
+    with pytest.raises(ParamsError, match="distribution: got 'data_parallel'; allowed with KERAS_BACKEND=jax: none"):
+        distribution.scope("data_parallel", 32).__enter__()
+
+
 def test_two_devices_give_the_losses_of_one(study, home):
     given = study.model_dump()
     # Each device draws the same random numbers for its part of the batch: nothing random here.

@@ -107,7 +107,7 @@ def test_gradients_equal_finite_differences(network, images, layer):
     """Also at layers inside the residual block, where one branch runs past the cut."""
     features, slopes = gradients(network, images[:2], [0, 2], layer)
     below, above = gradcam.cut(network, layer)
-    _, *beside = (np.asarray(end) for end in below(images[:2, ..., None]))
+    _, *beside = (np.asarray(end) for end in keras.tree.flatten(below(images[:2, ..., None])))
     step, random = 1e-2, np.random.default_rng(1)
     for place in random.integers(0, features[0].size, 6):
         moved = np.zeros(features[0].size, np.float32)

@@ -2,6 +2,8 @@
 
 from contextlib import contextmanager
 
+import keras
+
 from btlib import ParamsError
 
 
@@ -20,13 +22,17 @@ def scope(distribution: str, batch_size: int):
         How many devices there are.
 
     Raises:
-        ParamsError: the batch cannot be shared out evenly.
+        ParamsError: the batch cannot be shared out evenly, or Keras runs on JAX.
 
     Used by `training.fit`.
     """
     if distribution == "none":
         yield 1
         return
+    if keras.config.backend() != "tensorflow":
+        raise ParamsError(
+            f"distribution: got {distribution!r}; allowed with KERAS_BACKEND={keras.config.backend()}: none"
+        )
     import tensorflow as tf
 
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")

@@ -382,14 +382,17 @@ def finish(fit: Fit, partial: Path, provenance: dict) -> Run:
 
 def machine() -> dict:
     """Return the hardware and the versions that a result may depend on."""
+    import keras
+
+    backend = keras.config.backend()
     packages = ("keras", "tensorflow", "numpy", "h5py", "pillow", "keras-cv", "keras-hub", "scikit-learn")
     return {
-        "hardware": _device(),
+        "hardware": _device(backend),
         "cores": os.cpu_count(),
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
-        "backend": "tensorflow",
-        "versions": {p: _version(p) for p in packages},
+        "backend": backend,
+        "versions": {p: _version(p) for p in dict.fromkeys((*packages, backend))},
         "commit": commit(),
     }
 
@@ -422,7 +425,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _device() -> str:
+def _device(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        found = jax.devices()[0]
+        return processor() if found.platform == "cpu" else found.device_kind
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")

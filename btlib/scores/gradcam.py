@@ -131,10 +131,10 @@ def step_of(model, layer: str) -> Callable:
 
 
 def cut(model, layer: str):
-    """Cut the graph at a layer: a function up to it, which needs no gradients, and a model from it to the logits.
+    """Cut the graph at a layer: a model up to it, which needs no gradients, and one from it to the logits.
 
     Where branches run past the layer (a layer inside a residual block), their tensors cross the cut beside it: both ends
-    are lists of the layer's output and these.
+    are the layer's output and these.
 
     Raises:
         DataError: the layer does not lead to the logits.
@@ -149,21 +149,18 @@ def cut(model, layer: str):
     if id(model.outputs[0]) not in after:
         raise DataError(f"layer: {layer!r} does not lead to the logits of {model.name}")
     ends = [feature, *beside.values()]
-    below, above = keras.Model(model.input, ends), keras.Model(ends, model.outputs[0])
-
-    # Keras hands back a list of one as its one element; here both ends of the cut are always lists.
-    def run_below(images):
-        return keras.tree.flatten(below(images, training=False))
-
-    return run_below, above
+    return keras.Model(model.input, ends), keras.Model(ends, model.outputs[0])
 
 
 def _step(below, above):
+    # `flatten`: Keras hands back a list of one as its one element; here both ends of the cut are always lists.
+    if keras.config.backend() == "jax":
+        return _step_of_jax(below, above)
     import tensorflow as tf
 
     @tf.function(reduce_retracing=False)
     def step(images, explained):
-        features, *beside = below(images)
+        features, *beside = keras.tree.flatten(below(images, training=False))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(features)
             logits = tf.cast(above([features, *beside], training=False), tf.float32)
@@ -172,6 +169,25 @@ def _step(below, above):
         return tf.cast(features, tf.float32), tf.cast(slopes, tf.float32)
 
     return step
+
+
+def _step_of_jax(below, above):
+    import jax
+
+    def weights_of(model):
+        return [[v.value for v in some] for some in (model.trainable_variables, model.non_trainable_variables)]
+
+    @jax.jit
+    def traced(weights, images, explained):
+        features, *beside = keras.tree.flatten(below.stateless_call(*weights[0], images, training=False)[0])
+
+        def score(features):
+            logits, _ = above.stateless_call(*weights[1], [features, *beside], training=False)
+            return (logits.astype("float32") * explained).sum()
+
+        return features.astype("float32"), jax.grad(score)(features).astype("float32")
+
+    return lambda images, explained: traced([weights_of(below), weights_of(above)], images, explained)
 
 
 def _passes(model, images, classes, layer):
