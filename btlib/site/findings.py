@@ -131,14 +131,19 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
         f"{_short(kept.about['commit'])}",
-        "Cost": f"{len(of_all)} fits, {sum(f['fit_seconds'] for f in of_all) / 3600:.1f} hours on "
-        f"{hardware['processor']}, {hardware['cores']} cores",
+        "Cost": "; ".join(_hours(of_all, name) for name in dict.fromkeys(f["hardware"] for f in of_all))
+        + f"; tables made on {hardware['processor']}, {hardware['cores']} cores",
     } | _earlier(kept)
 
 
 def _of_kept_fits(kept: digest.Kept, again: pd.DataFrame) -> list[dict]:
     """Rows of fits that the kept tables are of; those of an earlier network are of no row here."""
     return again[again["id"].isin([f["id"] for f in kept.about["fits"]])].to_dict("records")
+
+
+def _hours(fits: list[dict], hardware: str) -> str:
+    there = [f["fit_seconds"] for f in fits if f["hardware"] == hardware]
+    return f"{len(there)} fits on {hardware}, {sum(there) / 3600:.1f} hours in sum"
 
 
 def _short(commit: str) -> str:
