@@ -45,7 +45,7 @@ HISTORY = rows(
 ABLATION = rows(
     "factor setting fits epochs accuracy difference difference_low difference_high proposed",
     ("proposed", "proposed", 3, 4, 0.97, np.nan, np.nan, np.nan, True),
-    ("pooling", "gmp", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
+    ("recipe.cam_loss, head.pooling", "0, gmp", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
     ("unfreeze", "head", 3, 4, 0.88, -0.09, -0.12, -0.06, False),
 )
 CLAIMS = rows(
@@ -414,6 +414,7 @@ def test_ablation_draws_changes_from_the_proposed_network():
     assert spans(axis) == [(-4, 0), (-12, -6)]
     assert points(axis)[0][0] == pytest.approx([-2, -9])
     assert axis.get_title() == "Proposed network: 97.0 % after 4 epochs" and texts(axis) == ["95.0 %", "88.0 %"]
+    assert [name.get_text() for name in axis.get_yticklabels()] == ["no guide, global max pooling", "unfreeze head"]
     assert axis.get_xlabel().endswith("3 fits")
     assert learning.ablation(ABLATION.assign(fits=1)).axes[0].get_xlabel().endswith("1 fit")
     assert learning.ablation(ABLATION[:1]).axes[0].get_title() == "Proposed network: 97.0 % after 4 epochs"

@@ -9,6 +9,7 @@ import seaborn as sns
 
 from btlib.figures import theme
 from btlib.figures.theme import described
+from btlib.study import tables
 
 
 def learning_curves(history: pd.DataFrame, model: str = "the proposed network") -> mpl.figure.Figure:
@@ -91,13 +92,12 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         table: ablation.csv, in the order to draw: factor, setting, accuracy (0 to 1), difference, difference_low,
-            difference_high (-1 to 1, from the proposed network on the same slices), fits (how many), epochs (of each; an
-            older table may lack it), proposed (bool: the row that the others are compared with).
+            difference_high (-1 to 1, from the proposed network on the same slices), fits (how many), epochs (of each), proposed (bool: the row that the others are compared with).
     """
     proposed, table = table[table["proposed"].astype(bool)], table[~table["proposed"].astype(bool)]
-    change = table["factor"] + ": " + table["setting"].astype(str)
     values = theme.percent(table, "difference")
-    names = [textwrap.fill(words.replace("_", " "), 36) for words in change]
+    pairs = zip(table["factor"], table["setting"].astype(str), strict=True)
+    names = [textwrap.fill(tables.change_name(*pair), 36) for pair in pairs]
     figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * max(len(table), 1))
     if len(table):
         theme.dots(axis, values, np.arange(len(table)))
@@ -107,7 +107,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
         theme.beside_row(axis, at, f"{accuracy:.1f} %")
     fits = " to ".join(str(n) for n in sorted({table["fits"].min(), table["fits"].max()})) if len(table) else "no"
     base = f"{100 * proposed['accuracy'].iloc[0]:.1f} %" if len(proposed) else "not fitted"
-    epochs = f" after {proposed['epochs'].iloc[0]} epochs" if len(proposed) and "epochs" in table else ""
+    epochs = f" after {proposed['epochs'].iloc[0]} epochs" if len(proposed) else ""
     axis.set_title(f"Proposed network: {base}{epochs}", size=9)
     axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
     return described(figure, "ablation", base=base + epochs, rows=theme.told(names, values, unit=" points"))

@@ -43,11 +43,9 @@ def write(profile: str) -> Path:
 
 def drawn(kept: digest.Kept) -> dict:
     """Return every figure that the kept tables allow, by its name."""
-    fits, changes = kept["models"], kept["ablation"]
+    fits = kept["models"]
     if fits is not None:
         fits = fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)]
-    if changes is not None:
-        changes = changes.rename(columns={"seeds": "fits"})
     reliability = functools.partial(performance.reliability, slices="test slices, patients apart, T of the other folds")
     figures = {
         "ladder": (claims.ladder, digest.ladder(kept)),
@@ -63,7 +61,7 @@ def drawn(kept: digest.Kept) -> dict:
         "fits": (learning.fits, fits),
         "copies": (external.copies, *(digest.copies(kept) or [None])),
         "confidence": (reliability, *(digest.reliability(kept) or [None])),
-        "changes": (learning.ablation, changes),
+        "changes": (learning.ablation, kept["ablation"]),
     }
     return {name: draw(*tables) for name, (draw, *tables) in figures.items() if tables[0] is not None}
 

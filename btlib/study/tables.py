@@ -75,6 +75,19 @@ def model_name(name: str) -> str:
     return words.get(model, model) + between + rest.replace("imagenet", "ImageNet")
 
 
+def change_name(factor: str, setting: str) -> str:
+    """Name a change of the ablation for people: "recipe.cam_loss, head.pooling" and "0, gmp" are "no guide, global max pooling".
+
+    Args:
+        factor, setting: of ablation.csv: keys of the parameter file, and what each was set to.
+    """
+    words, keys, values = WORDS["words"], factor.split(", "), setting.split(", ")
+    if len(keys) != len(values):  # a list, such as stages
+        keys, values = [factor], [setting]
+    pairs = zip(keys, values, strict=True)
+    return ", ".join(words.get(f"{key} {value}") or words.get(key, key + " {}").format(value) for key, value in pairs)
+
+
 def said_of(name: str) -> dict[str, str]:
     """Return title, caption and alt of a figure that says nothing of itself, by its name alone."""
     title = title_of(name)
