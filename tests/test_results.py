@@ -229,6 +229,19 @@ def test_a_label_that_has_no_logit_is_named():
         results.truth(slices(("x", "y"), [("a", "x", "x", 0.6), ("a", "z", "x", 0.6)]))
 
 
+def test_a_slice_of_nobody_known_is_resampled_with_the_copies_that_it_is_of():
+    """Chains of copies are one source of evidence, as a patient's slices are; a named patient stays one, whatever its group."""
+    given = {
+        "image_id": ["a", "b", "c"],
+        "label": "x",
+        "patient_id": ["a", "b", "P1A"],
+        "patient_group": ["ab", "ab", "P1"],
+    }
+    predictions = pd.DataFrame(given | {"logit_x": 1.0, "logit_y": 0.0})
+    assert results.truth(predictions)[2].tolist() == ["ab", "ab", "P1A"]
+    assert results.truth(predictions.drop(columns="patient_group"))[2].tolist() == ["a", "b", "P1A"]
+
+
 def test_confusion_and_roc_pool_the_folds_of_a_protocol(study):
     plan = planned(study, [slices(("x", "y"), rows) for rows in FOLDS])
     table = results.confusion(study, plan)

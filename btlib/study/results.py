@@ -30,10 +30,13 @@ def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
 
 
 def truth(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y (n,) int, logits (n, k) and patient ids (n,) of a run's predictions.
+    """Return y (n,) int, logits (n, k) and whose slices they are (n,), of a run's predictions.
 
     Args:
-        predictions: columns label, patient_id and a logit_<class> for each of k classes.
+        predictions: columns label, patient_id and a logit_<class> for each of k classes; a run's have image_id and
+            patient_group, too.
+
+    A slice is its patient's; one of a patient whom nobody knows is its patient_group's, such as a chain of copies.
 
     Raises:
         DataError: a label is none of the classes.
@@ -42,7 +45,10 @@ def truth(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray
     if len(strange := predictions.loc[~predictions["label"].isin(classes), "label"]):
         raise DataError(f"predictions: label {strange.iloc[0]!r}; allowed: {', '.join(classes)}")
     y = predictions["label"].map(classes.index).to_numpy(int)
-    return y, predictions[[f"logit_{c}" for c in classes]].to_numpy(), predictions["patient_id"].to_numpy()
+    whose = predictions["patient_id"]
+    if "patient_group" in predictions:
+        whose = whose.where(whose != predictions["image_id"], predictions["patient_group"])
+    return y, predictions[[f"logit_{c}" for c in classes]].to_numpy(), whose.to_numpy()
 
 
 def resamples(study: params.Study, patients) -> resampling.Resamples:
