@@ -114,7 +114,7 @@ COVERAGE = rows(
     "set coverage accuracy low high",
     *[
         (s, c, a - 0.05 * c, a - 0.05 * c - 0.03, min(1, a - 0.05 * c + 0.02))
-        for s, a in (("test", 1), ("clean external", 0.9))
+        for s, a in (("test", 1), ("bhuvaji, clean", 0.9))
         for c in np.linspace(0.05, 1, 20)
     ],
 )
@@ -468,7 +468,7 @@ def test_reliability_says_whose_and_by_how_much():
 
 def test_coverage_draws_each_set():
     figure = performance.coverage(COVERAGE)
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test", "clean external"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test", "Bhuvaji's set, slices that are no copies"]
     assert figure.axes[0].lines[1].get_ydata()[-1] == pytest.approx(85)
     assert performance.coverage(COVERAGE[:20].drop(columns="set")).legends == []
 

@@ -32,7 +32,7 @@ def fitted(study, home):
         label = np.arange(24) % 3
         logits = rng.normal(size=(24, 3)) + 2 * np.eye(3)[label]
         columns = {"image_id": [f"{k:02d}" for k in range(24)], "role": ["test"] * 18 + ["validation"] * 6}
-        columns |= {"label": np.array(NAMES)[label], "patient_id": [f"0{k % 6}" for k in range(24)]}
+        columns |= {"label": np.array(NAMES)[label], "patient_id": [f"{k % 6:03d}" for k in range(24)]}
         columns |= {"patient_group": "g", "plane": ["", "axial"] * 12}
         table = pd.DataFrame(columns | {f"logit_{c}": logits[:, k] for k, c in enumerate(NAMES)})
         with runs.claim(fit) as folder:

@@ -38,9 +38,9 @@ def test_every_dependency_is_pinned_with_hashes():
 README = " ".join((ROOT / "README.md").read_text().split())
 
 
-def test_the_readme_tells_the_first_three_findings_of_the_kept_tables():
+def test_the_readme_tells_the_first_findings_of_the_kept_tables():
     told = findings.findings(digest.Kept(ROOT / "reports" / "figshare"))
-    for number, finding in enumerate(told[:3], 1):
+    for number, finding in enumerate(told[:4], 1):
         assert f"{number}. {finding}" in README
 
 

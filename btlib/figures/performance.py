@@ -7,6 +7,7 @@ import seaborn as sns
 
 from btlib.figures import theme
 from btlib.figures.theme import class_name, described
+from btlib.study import tables
 
 SCORES = {"precision": "Precision", "recall": "Recall\n(sensitivity)", "specificity": "Specificity", "f1": "F1"}
 
@@ -130,8 +131,8 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, s
     """
     figure, axes = theme.subplots(2, 2, 6.6, 4.2, sharex=True, sharey="row", height_ratios=[3, 1])
     errors = []
-    tables = {"Before": before, f"After, T = {temperature:.2f}": after}
-    for (above, below), (title, table) in zip(axes.T, tables.items(), strict=True):
+    sides = {"Before": before, f"After, T = {temperature:.2f}": after}
+    for (above, below), (title, table) in zip(axes.T, sides.items(), strict=True):
         errors.append(100 * (table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum())
         above.plot([0, 100], [0, 100], color=theme.GREY, lw=0.9, ls="--", label="Perfect calibration")
         values = theme.percent(table, "accuracy")
@@ -159,7 +160,7 @@ def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
     figure, axis = theme.subplots(1, 1, 6.2, 3.2)
     groups, said = theme.panels(table, "set"), []
     for number, (name, part) in enumerate(groups):
-        colour, values = theme.COLOURS[number % 7], theme.percent(part, "accuracy")
+        name, colour, values = tables.part_name(name), theme.COLOURS[number % 7], theme.percent(part, "accuracy")
         axis.fill_between(100 * part["coverage"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
         axis.plot(100 * part["coverage"], values["value"], color=colour, ls=theme.LINES[number % 5], label=name or None)
         half = values["value"].iloc[(part["coverage"] - 0.5).abs().argmin()]

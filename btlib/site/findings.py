@@ -93,6 +93,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "cost_split": theme.in_print(kept.about["parameters"]["comparison"]["protocol"]).replace("\n", " "),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
         "profile": profile,
+        "part_name": tables.part_name,
         "share": lambda value: "" if pd.isna(value) else f"{100 * value:.1f} %",
         "class_name": theme.class_name,
         "model_name": theme.model_name,
@@ -188,22 +189,20 @@ def findings(kept: digest.Kept) -> list[str]:
     looks = digest.looks(kept)
     if looks is not None:
         rows = looks[looks["label"] == "all"].set_index("row")
-        first = rows[rows["kind"] == "map"].iloc[0]
+        maps = rows[rows["kind"] == "map"]
+        plain = maps[maps.index.str.startswith(maps.index[0].split(",")[0] + ", plain")]
+        beside = f", a plain network's on {_interval(plain.iloc[0])}" if len(plain) else ""
         blind = rows[(rows["kind"] == "control") & rows.index.str.startswith(digest.BLIND)]
         control = blind.sort_values("value").iloc[-1]
         made.append(
-            f"**Where it looks.** The map peaks inside the tumour on {_interval(first)} of test slices; the best control "
-            f"({control.name}), which does not see the slice, on {_interval(control)}."
+            f"**Where it looks.** The map peaks inside the tumour on {_interval(maps.iloc[0])} of test slices{beside}; the best "
+            f"control that does not see the slice, {control.name.split(' (')[0]}, on {_interval(control)}."
         )
-    for name, part in digest.second_sets(kept).items():
-        rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
-        if not rows.loc["clean", "n"]:
-            made.append(f"**The second set is the first.** All tumour slices of {name} are copies of the study's.")
-            continue
+    made += _rests(kept)
+    sets = digest.second_sets(kept)
+    if sets:
         made.append(
-            f"**The second set is the first.** {100 * copied:.0f} % of the tumour slices of {name} are copies of the study's: "
-            f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "
-            f"{int(rows.loc['clean', 'n'])} that are no copies."
+            f"**The second set is the first.** {'; '.join(_second(kept, name, part) for name, part in sets.items())}."
         )
     table, protocol = digest.own(kept, "confusion")
     if table is not None:
@@ -214,6 +213,44 @@ def findings(kept: digest.Kept) -> list[str]:
             f"{100 * worst['recall']:.1f} % are recognised ({words}), the fewest of the classes."
         )
     return made
+
+
+def _rests(kept: digest.Kept) -> list[str]:
+    """Say what is left of a network's accuracy, and of a plain one's, without the tumour, by fills it never trained on."""
+    table = kept["gradcam_erase"]
+    if table is None:
+        return []
+    table = table[table["by"] == "all"]
+    networks = dict(list(table.groupby("model", sort=False)))
+    own = networks.pop(kept.model)
+    fills = own.loc[~own["trained"], "fill"]
+
+    def said(rows, region):
+        shares = 100 * rows.loc[(rows["erased"] == region) & rows["fill"].isin(fills), "accuracy"]
+        return f"{shares.min():.1f} to {shares.max():.1f} %"
+
+    def whole(rows):
+        return f"{100 * rows.loc[rows['erased'] == 'nothing', 'accuracy'].iloc[0]:.1f} %"
+
+    plain = [rows for name, rows in networks.items() if "/plain" in name]
+    erased, intact = (
+        f" (a plain network's: {s(plain[0])})" if plain else "" for s in (lambda r: said(r, "tumour"), whole)
+    )
+    return [
+        f"**What the answer rests on.** With the tumour erased, by fills that the network never trained on, {said(own, 'tumour')} "
+        f"of slices are right{erased}; with as much erased elsewhere {said(own, 'elsewhere')}, whole {whole(own)}{intact}."
+    ]
+
+
+def _second(kept: digest.Kept, name: str, part: pd.DataFrame) -> str:
+    rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
+    if not rows.loc["clean", "n"]:
+        return f"all tumour slices of {name} are copies of the study's"
+    return (
+        f"{100 * copied:.0f} % of the tumour slices of {name} are copies of the study's: "
+        f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "
+        f"{int(rows.loc['clean', 'n'])} that are no copies"
+    )
 
 
 def _interval(row) -> str:

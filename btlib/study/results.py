@@ -172,8 +172,9 @@ def patients(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return patients.csv: how many patients the proposed model names rightly, all tested slices of each together.
 
     By the "mean probability" of the slices, or their "majority", a tie going to the higher mean probability; of "all"
-    patients and of each class's. Intervals are Wilson's: patients are independent. Folds of one seed are pooled. Under
-    slices at random, other slices of nearly every patient trained: those rows say nothing about new patients.
+    patients and of each class's. Intervals are Wilson's: patients are independent. Folds of one seed are pooled. Slices of
+    patients whom nobody knows are left out. Under slices at random, other slices of nearly every patient trained: those rows
+    say nothing about new patients.
 
     Raises:
         DataError: slices of one patient have different labels.
@@ -181,7 +182,7 @@ def patients(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (protocol, seed), predictions in pooled(plan).items():
         classes = classes_of(predictions)
-        y, logits, ids = truth(predictions)
+        y, logits, ids = truth(predictions[predictions["patient_id"] != predictions["image_id"]])
         label = pd.Series(y).groupby(ids)
         probabilities = pd.DataFrame(classification.softmax(logits)).groupby(ids).mean()
         if len(mixed := label.nunique()[label.nunique() > 1]):

@@ -88,6 +88,11 @@ def change_name(factor: str, setting: str) -> str:
     return ", ".join(words.get(f"{key} {value}") or words.get(key, key + " {}").format(value) for key, value in pairs)
 
 
+def part_name(name: str) -> str:
+    """Name slices for people: of "bhuvaji, held out copies" (`external.divided`) the set and the part in words."""
+    return ", ".join(WORDS["words"].get(part.replace(" ", "_"), part) for part in name.split(", "))
+
+
 def said_of(name: str) -> dict[str, str]:
     """Return title, caption and alt of a figure that says nothing of itself, by its name alone."""
     title = title_of(name)
