@@ -222,7 +222,7 @@ def _rests(kept: digest.Kept) -> list[str]:
         return []
     table = table[table["by"] == "all"]
     networks = dict(list(table.groupby("model", sort=False)))
-    own = networks.pop(kept.model)
+    own = networks.pop(table["model"].iloc[0])
     fills = own.loc[~own["trained"], "fill"]
 
     def said(rows, region):
