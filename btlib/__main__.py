@@ -1,6 +1,7 @@
 """The command line: `python -m btlib COMMAND`, each a few lines over the modules."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ def study(args) -> None:
 
     from btlib.data import datasets
 
+    if (backend := os.environ["KERAS_BACKEND"]) != "tensorflow":
+        raise ParamsError(
+            f"KERAS_BACKEND: got {backend!r}; allowed for a study: tensorflow, as notebook 05 writes Grad-CAM in its words. "
+            "`btlib fit` makes fits on either, and a study takes them"
+        )
     chosen, root = params.load(args.params), _repository("study")
     name = args.params
     file = Path(name).resolve() if name.endswith((".yaml", ".yml")) else params.PARAMS_DIR / f"{name}.yaml"

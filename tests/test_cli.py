@@ -85,6 +85,13 @@ def test_a_persons_keras_json_stays_out_of_the_study(tmp_path, settings):
     assert status == 1 and told.endswith("KERAS_BACKEND: got 'torch'; allowed: tensorflow, jax, or nothing\n")
 
 
+def test_a_study_is_refused_on_jax_before_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert call(monkeypatch, "study", "quick").startswith("KERAS_BACKEND: got 'jax'; allowed for a study: tensorflow")
+    assert not any(tmp_path.iterdir())
+
+
 def test_installed_without_its_repository_it_finds_parameters_and_the_published_model(tmp_path):
     """A wheel of the code alone, in an environment that borrows this one's packages: data then lie where one stands."""
     source, target = tmp_path / "source", tmp_path / "env"

@@ -92,7 +92,7 @@ def provenance(study: Study) -> dict:
         "seed": study.seed,
         "versions": {"python": platform.python_version(), "btlib": __version__}
         | {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"keras backend": os.environ["KERAS_BACKEND"]},
+        | {"keras backend": "tensorflow"},
         "hardware": {
             "platform": platform.platform(),
             "processor": runs.processor(),

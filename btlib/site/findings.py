@@ -232,10 +232,10 @@ def _rests(kept: digest.Kept) -> list[str]:
     def whole(rows):
         return f"{100 * rows.loc[rows['erased'] == 'nothing', 'accuracy'].iloc[0]:.1f} %"
 
-    plain = [rows for name, rows in networks.items() if "/plain" in name]
-    erased, intact = (
-        f" (a plain network's: {s(plain[0])})" if plain else "" for s in (lambda r: said(r, "tumour"), whole)
-    )
+    erased = intact = ""
+    for name, plain in networks.items():
+        if "/plain" in name:
+            erased, intact = (f" (a plain network's: {share})" for share in (said(plain, "tumour"), whole(plain)))
     return [
         f"**What the answer rests on.** With the tumour erased, by fills that the network never trained on, {said(own, 'tumour')} "
         f"of slices are right{erased}; with as much erased elsewhere {said(own, 'elsewhere')}, whole {whole(own)}{intact}."
