@@ -10,6 +10,8 @@ Seconds are of processor time, children included: other programs may share the m
 
 import functools
 import io
+import itertools
+import resource
 import sys
 import tempfile
 import time
@@ -34,7 +36,9 @@ SOURCES, CHANGED, SEED = 1000, 60, 0
 HASHES = {"pHash": imagehash.phash, "dHash": imagehash.dhash}
 DISTANCES = (2, 10)
 """Bits of 64 by which two pictures' hashes may differ."""
-COLUMNS = ("line", "what", "method", "images_a", "images_b", "copies", "found", "false", "seconds", "wall")
+COLUMNS = ("line", "what", "method", "images_a", "images_b", "copies", "found", "false", "seconds", "wall", "peak_mb")
+TURNS = [(turn, mirrored) for turn in range(4) for mirrored in (False, True)]
+"""Orientations that the audit looks at; hashes do once without them and once with."""
 
 
 def _resized(picture, side):
@@ -115,19 +119,30 @@ def sets() -> list[dict]:
     images = {image for image, _ in copies}
     common = dict(line="sets", what="Nickparvar against Figshare", images_a=len(a.table), images_b=len(b.table))
     common["copies"] = len(images)
-    timed = dict(seconds=clock.seconds + decoding.seconds, wall=clock.wall + decoding.wall)
+    timed = dict(seconds=clock.seconds + decoding.seconds, wall=clock.wall + decoding.wall, peak_mb=_peak_mb())
     lines = [common | dict(method="audit", found=len(images), false=None) | timed]
-    for method in HASHES:
+    for method, turns in itertools.product(HASHES, (TURNS[:1], TURNS)):
         with _Clock() as clock:
-            hashes = [list(files.spread(functools.partial(_hashed, method, s.root), s.table["path"])) for s in (a, b)]
-            near = _distances(*hashes)
+            first, second = (
+                list(files.spread(functools.partial(_hashed, method, turned, part.root), part.table["path"]))
+                for part, turned in ((a, TURNS[:1]), (b, turns))
+            )
+            own = [hashes[0] for hashes in first]
+            near = np.min([_distances(own, [hashes[k] for hashes in second]) for k in range(len(turns))], axis=0)
         for most in DISTANCES:
             i, j = np.nonzero(near <= most)
             said = pd.DataFrame({"a": a.table["image"].to_numpy()[i], "b": b.table["image"].to_numpy()[j]})
             right = {x for x, y in zip(said["a"], said["b"], strict=True) if (x, y) in copies}
-            row = dict(method=f"{method}, {most} bits", found=len(right), false=len(set(said["a"]) - right))
+            name = f"{method}, {most} bits" + (", eight orientations" if len(turns) > 1 else "")
+            row = dict(method=name, found=len(right), false=len(set(said["a"]) - right))
             lines.append(common | row | dict(seconds=clock.seconds, wall=clock.wall))
     return lines
+
+
+def _peak_mb() -> float:
+    """Most memory that this process and its largest finished child held, in 10^6 bytes."""
+    held = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(held) * (1024 if sys.platform == "linux" else 1) / 1e6
 
 
 def tiny() -> list[dict]:
@@ -176,8 +191,10 @@ def _hash(method, picture):
     return HASHES[method](Image.fromarray(picture))
 
 
-def _hashed(method, root, path):
-    return _hash(method, _grey(root, path))
+def _hashed(method, turns, root, path):
+    grey = _grey(root, path)
+    views = (np.rot90(grey[:, ::-1] if mirrored else grey, turn) for turn, mirrored in turns)
+    return [_hash(method, np.ascontiguousarray(view)) for view in views]
 
 
 def _distances(a, b) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic: what is timed, what a row says, and which rows a second run replaces."""
 
+import shutil
 import time
 
 import numpy as np
@@ -90,34 +91,26 @@ def test_the_way_to_an_accuracy_ends_at_the_first_look_that_is_there_and_one_bel
 
 
 def test_the_slope_of_a_straight_line_is_found_and_a_million_is_a_thousand_times_it():
-    n = np.array([500, 1000, 2000, 4000])
-    table = pd.DataFrame({"slices": n, "prepare_seconds": 36 * n / 1000, "cache_mb": 8 * n / 1000 + 1})
-    table = table.assign(fit_seconds=n / 100 + 5, epoch_seconds=n / 100, peak_mb=500 + n / 10)
-    text = bench.growth_in_words(table)
-    assert "| peak_mb | 100 MB | 500 MB | 1.000 |" in text
-    assert "10.0 hours to prepare" in text and "8.0 GB of cache at 64 pixels" in text
-    assert "2.8 hours an epoch" in text
+    n = np.array([1000, 4000, 16_000])
+    table = pd.DataFrame({"slices": n, "manifest_seconds": 60 * n / 1e6, "cache_seconds": 120 * n / 1e6 + 5})
+    table = table.assign(split_seconds=7 * n / 1e6, cache_mb=8 * n / 1000, peak_mb=500 + n / 10)
+    text = bench.growth_in_words(table.assign(audit_seconds=[3.6, np.nan, np.nan]))
+    assert "| peak_mb | 100 MB | 500 MB |" in text
+    assert "1 minutes for the manifest" in text and "2 for the cache (8.0 GB at 64 pixels, 50 GB at 160)" in text
+    assert "7 seconds for a split" in text
+    assert "1000 hours, if its time grows with the square from 1,000 on" in text, "3.6 s, a thousand times a thousand"
 
 
-def test_a_probe_is_kept_for_this_machine_and_names_the_fastest(home, monkeypatch):
-    calls = []
+def test_growth_takes_pictures_that_differ_through_manifest_cache_split_and_audit(home):
+    told = bench._grow_here("30")
+    assert told["slices"] == 30 and told["audit_seconds"] > 0
+    data = params.Data(source="folders", path="data/grown", phantom=None, labels=GROWN, unreadable="error")
+    table = datasets.manifest(data)
+    assert table["label"].value_counts().to_dict() == dict.fromkeys(GROWN, 10) and table["sha256"].is_unique
+    shutil.rmtree(home / "data" / "grown")
 
-    def measured(function, *words):
-        calls.append(words)
-        return [
-            {"precision": "float32", "seconds_per_step": 0.4, "steps": 5},
-            {"precision": "mixed_bfloat16", "seconds_per_step": 0.1, "steps": 5},
-        ]
 
-    monkeypatch.setattr(bench, "_child", measured)
-    for _ in range(2):
-        table = bench.probe(["vgg16"], 96, 16)
-    assert len(calls) == 1
-    assert table.loc[table["best"], "precision"].tolist() == ["mixed_bfloat16"]
-    bench.probe(["vgg16"], 96, 32)
-    assert len(calls) == 2
-    with pytest.raises(ParamsError, match="image_size"):
-        bench.probe(["vit_b16"], 100, 16)
+GROWN = {name: name for name in ("meningioma", "glioma", "pituitary")}
 
 
 def test_the_plan_says_how_long_by_what_was_measured(study, home):
