@@ -10,9 +10,9 @@ import ast
 import difflib
 import math
 import os
-import reprlib
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -47,8 +47,6 @@ Protocol = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*_(holdout|folds)|publ
 """What is kept together, and how often the slices are cut: `image_holdout`, `group_folds`; see `splits.PROTOCOLS`."""
 Weights = Literal["imagenet"] | None
 Fill = Literal["surroundings", "grey", "mirrored"]
-STRIDES = ("8", "16", "32")
-"""What may stand as output stride in a name of `gradcam.models`."""
 
 
 def _is_method(name: str) -> str:
@@ -62,8 +60,7 @@ Method = Annotated[str, AfterValidator(_is_method)]
 
 
 class Section(BaseModel):
-    """A part of a parameter file: none of its keys may be left out but those with a default, none added, nothing is converted
-    silently."""
+    """A part of a parameter file: no key may be left out but those with a default, none added, nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -83,8 +80,7 @@ class Data(Section):
     """One data set. Notebooks 01 and 02.
 
     `path` is a folder, or the CSV file of a `table`. `labels` maps folder names, or a table's labels, to classes. `patients` is
-    a CSV file that names the patients of pictures in class folders (`btlib.data.patients`). `origin` tells people where the
-    set is to be had.
+    a CSV file that names the patients of pictures in class folders. `origin` tells people where the set is to be had.
     """
 
     source: Literal["phantom", "figshare", "folders", "table"]
@@ -99,11 +95,10 @@ class Data(Section):
     def _fits_source(self):
         if (self.source == "phantom") != (self.phantom is not None):
             raise ValueError("`phantom` is a section where source is phantom, and null elsewhere")
-        if (self.labels is None) if self.source == "folders" else (self.labels is not None and self.source != "table"):
-            raise ValueError(
-                "`labels` is a table of folder names where source is folders, may be one of labels where it is table, and "
-                "is null elsewhere"
-            )
+        if self.source == "folders" and self.labels is None:
+            raise ValueError("`labels` is a table of folder names where source is folders")
+        if self.source not in ("folders", "table") and self.labels is not None:
+            raise ValueError("`labels` is for sources folders and table, and null elsewhere")
         if self.patients is not None and self.source != "folders":
             raise ValueError("`patients` is for source folders; other sources name patients themselves: null")
         return self
@@ -172,7 +167,7 @@ class Stage(Section):
     """One stage of fine-tuning: which layers learn, for how long, how fast, on slices of which size.
 
     A first stage on small slices costs a part of the time, and the next goes on from what it learned (progressive resizing:
-    Howard & Gugger 2020, fastai). `image_scale` may be left out, for 1: the study's own size.
+    Howard & Gugger 2020, fastai).
     """
 
     unfreeze: Literal["head", "all"] | Positive
@@ -186,9 +181,7 @@ class Stage(Section):
     @model_validator(mode="after")
     def _head_at_full_size(self):
         if self.unfreeze == "head" and self.image_scale != 1:
-            raise ValueError(
-                "image_scale: must be 1 where `unfreeze` is head; features are computed once, at full size"
-            )
+            raise ValueError("image_scale: must be 1 where `unfreeze` is head, whose features are of full size")
         return self
 
     def in_words(self, image_size: int) -> str:
@@ -198,19 +191,16 @@ class Stage(Section):
 
     def size_of(self, image_size: int) -> int:
         """Return the side of this stage's slices, in whole 32 pixels (what backbones divide by), of `image_size` at most."""
-        return (
-            image_size
-            if self.image_scale == 1
-            else min(image_size, max(32, 32 * round(self.image_scale * image_size / 32)))
-        )
+        if self.image_scale == 1:
+            return image_size
+        return min(image_size, max(32, 32 * round(self.image_scale * image_size / 32)))
 
 
 class Erase(Section):
     """Training slices that lose their tumour and with it their class, and shapes erased elsewhere that change nothing.
 
     `tumor` and `elsewhere` are shares of each batch; a slice without a mask is left whole. `fills` (`erasing.TRAINED`) are drawn
-    at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation). Tissue pasted from
-    elsewhere is for judging alone and never trained on.
+    at random, so that no fill is a cue, with noise of up to `noise` grey levels (standard deviation).
     """
 
     tumor: Fraction
@@ -221,9 +211,7 @@ class Erase(Section):
     @model_validator(mode="after")
     def _whole_slices_remain(self):
         if self.tumor + self.elsewhere >= 1:
-            raise ValueError(
-                f"tumor and elsewhere: got {self.tumor} and {self.elsewhere}; allowed: less than 1 together"
-            )
+            raise ValueError(f"tumor and elsewhere: got {self.tumor} and {self.elsewhere}; allowed: below 1 together")
         return self
 
 
@@ -231,8 +219,8 @@ class Recipe(Section):
     """How a model is fitted.
 
     `cam_loss` weighs an auxiliary loss against the classes': what speaks for a class is to lie where the tumour does, by the
-    masks of training slices (`layers.CamLoss`). `erase` takes tumours away (`Erase`). Both may be left out, for none; they
-    act in the stages that thaw the backbone. No mask is used in prediction.
+    masks of training slices (`layers.CamLoss`). It and `erase` act in the stages that thaw the backbone. No mask is used in
+    prediction.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=4096)]
@@ -253,9 +241,7 @@ class Recipe(Section):
     def _masks_are_used(self):
         given = [key for key in ("cam_loss", "erase") if getattr(self, key)]
         if given and all(stage.unfreeze == "head" for stage in self.stages):
-            raise ValueError(
-                f"{given[0]}: acts in stages that thaw the backbone; allowed: none where the head alone learns"
-            )
+            raise ValueError(f"{given[0]}: acts in stages that thaw the backbone; allowed: none for the head alone")
         return self
 
 
@@ -366,9 +352,7 @@ class Study(Section):
         """Classes that no slice can have are refused here, those that no slice has by `runs.check`."""
         mapped = self.data.labels
         if mapped is not None and (lost := [c for c in self.classes if c not in mapped.values()]):
-            raise ValueError(
-                f"data.labels: map nothing to {' or '.join(lost)}; allowed: something to each of `classes`"
-            )
+            raise ValueError(f"data.labels: map nothing to {' or '.join(lost)}; allowed: something to each class")
         for name, data in self.external.items():
             if data.path == self.data.path:
                 raise ValueError(f"external.{name}.path: must differ from data.path")
@@ -384,43 +368,27 @@ class Study(Section):
         if model.model not in models.REGISTRY:
             raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
         models.check(model.model, self.image_size_of(model), model.weights is not None, model.output_stride)
-        recipe, tokens = self.recipes[model.recipe], models.REGISTRY[model.model].tokens
-        if (tokens or self.head.pooling == "flatten") and any(stage.image_scale != 1 for stage in recipe.stages):
-            reason = f"{model.model} has tokens" if tokens else "`flatten` has a weight for each place"
-            raise ValueError(
-                f"{key}: got {model.recipe!r}, with an `image_scale`; allowed: stages of one size, as {reason}"
-            )
-        reasons = {
-            f"{model.model} has tokens": tokens,
-            "only `gap` and no dense layer let a place speak for a class": self.head.pooling != "gap"
-            or self.head.dense,
-        }
-        if recipe.cam_loss and any(reasons.values()):
-            reason = next(reason for reason, so in reasons.items() if so)
-            raise ValueError(f"{key}: got {model.recipe!r}, with a `cam_loss`; allowed: none, as {reason}")
-        if not self.split.validation_fraction and (
-            recipe.patience or any(stage.schedule == "plateau" for stage in recipe.stages)
-        ):
-            raise ValueError(
-                f"{key}: got {model.recipe!r}, with `patience` or a plateau; allowed: neither where "
-                "split.validation_fraction is 0"
-            )
+        recipe, got = self.recipes[model.recipe], f"{key}: got {model.recipe!r}"
+        tokens = f"{model.model} has tokens" if models.REGISTRY[model.model].tokens else ""
+        if any(stage.image_scale != 1 for stage in recipe.stages) and (tokens or self.head.pooling == "flatten"):
+            reason = tokens or "`flatten` has a weight for each place"
+            raise ValueError(f"{got}, with an `image_scale`; allowed: stages of one size, as {reason}")
+        if recipe.cam_loss and (tokens or self.head.pooling != "gap" or self.head.dense):
+            reason = tokens or "only `gap` and no dense layer let a place speak for a class"
+            raise ValueError(f"{got}, with a `cam_loss`; allowed: none, as {reason}")
+        watches = recipe.patience or any(stage.schedule == "plateau" for stage in recipe.stages)
+        if watches and not self.split.validation_fraction:
+            raise ValueError(f"{got}, with `patience` or a plateau; allowed: none where split.validation_fraction is 0")
 
     def _protocols_are_listed(self) -> None:
         listed = {p.protocol: p for p in self.protocols}
-        for key, protocol in [
-            ("comparison.protocol", self.comparison.protocol),
-            ("gradcam.protocol", self.gradcam.protocol),
-            ("ablation.protocol", self.ablation.protocol),
-        ]:
-            if protocol not in listed:
-                raise ValueError(f"{key}: got {protocol!r}; allowed, being listed in `protocols`: {', '.join(listed)}")
-        for key, some in [("comparison", self.comparison), ("ablation", self.ablation)]:
+        for key, some in {"comparison": self.comparison, "gradcam": self.gradcam, "ablation": self.ablation}.items():
+            if some.protocol not in listed:
+                raise ValueError(f"{key}.protocol: got {some.protocol!r}; allowed, of `protocols`: {', '.join(listed)}")
+        for key, some in {"comparison": self.comparison, "ablation": self.ablation}.items():
             seeds, folds = listed[some.protocol].seeds, listed[some.protocol].folds
             if some.seeds != seeds[: len(some.seeds)]:
-                raise ValueError(
-                    f"{key}.seeds: got {some.seeds}; allowed: the first of {seeds}, the seeds of {some.protocol}"
-                )
+                raise ValueError(f"{key}.seeds: got {some.seeds}; allowed: the first of {seeds}, {some.protocol}'s")
             if folds is not None and not set(some.folds or folds) <= set(folds):
                 raise ValueError(f"{key}.folds: got {some.folds}; allowed: some of {folds}, those of {some.protocol}")
 
@@ -428,11 +396,11 @@ class Study(Section):
         base, *other = name.split("/")
         recipe, stride = (*other, None, None)[:2]
         known = base in names and (recipe is None or recipe in self.recipes) and len(other) < 3
-        if not known or stride not in (None, *STRIDES):
+        if not known or stride not in (None, "8", "16", "32"):
             raise ValueError(
                 f"{key}: got {name!r}; allowed, being fitted: {', '.join(sorted(names))}; or one of them with another "
                 f"recipe: {base if base in names else self.proposed.model}/{next(iter(self.recipes))}, and another output "
-                f"stride: /{', /'.join(STRIDES)}"
+                "stride: /8, /16, /32"
             )
         self._can_be_fitted(key, self.model_of(name))
 
@@ -441,21 +409,12 @@ class Study(Section):
             raise ValueError(f"{key}: is empty; allowed: dotted keys and their values")
         try:
             self.changed(change)
-        except ValidationError as error:
-            raise ValueError(f"{key}: {_explain(error.errors()[0])}") from None
         except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
+            told = _explain(error.errors()[0]) if isinstance(error, ValidationError) else error
+            raise ValueError(f"{key}: {told}") from None
 
     def changed(self, change: dict[str, Any]) -> Study:
-        """Return the study with other values for some dotted keys, and no ablation.
-
-        Args:
-            change: such as `{"head.pooling": "gmp"}`; "recipe.KEY" is a key of the proposed model's recipe, or of all its
-                stages.
-
-        Raises:
-            ValueError: a key leads nowhere, or the study may not be so.
-        """
+        """Return the study with one of `Ablation.changes`, and no ablation, or raise ValueError where it may not be so."""
         mapping = self.model_dump()
         mapping["ablation"]["changes"] = []
         # The recipe first: its keys are then those of the one that is taken.
@@ -479,12 +438,10 @@ class Study(Section):
 
     def model_of(self, name: str) -> Model:
         """Return the model that a name in `gradcam.models` means: NAME, NAME/RECIPE or NAME/RECIPE/STRIDE."""
-        name, *other = name.split("/")
+        name, recipe, stride = [*name.split("/"), None, None][:3]
         model = next(m for m in [self.proposed, *self.baselines] if m.model == name)
-        changes = dict(zip(("recipe", "output_stride"), other, strict=False))
-        if "output_stride" in changes:
-            changes["output_stride"] = int(changes["output_stride"])
-        return model.model_copy(update=changes)
+        other = {"recipe": recipe or model.recipe, "output_stride": int(stride) if stride else model.output_stride}
+        return model.model_copy(update=other)
 
     def image_size_of(self, model: Model) -> int:
         """Return the side, in pixels, of the slices that one of the study's models is given."""
@@ -501,11 +458,6 @@ RESOLVED = "parameters.yaml"
 
 MAX_DEPTH = 20
 
-_SHORT = reprlib.Repr()
-"""Shows what was given in one line, however large it is."""
-
-_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlevel = 80, 80, 3
-
 
 def load(name: str | os.PathLike) -> Study:
     """Read a parameter file.
@@ -514,10 +466,7 @@ def load(name: str | os.PathLike) -> Study:
         name: a profile's name ("quick") or the path of a YAML file, which says only what differs from params/base.yaml.
 
     Raises:
-        ParamsError: the file is missing, is no YAML, holds a key or value that is not allowed, or names another profile
-            than its own name.
-
-    Used by every command.
+        ParamsError: the file is missing, is no YAML, holds what is not allowed, or names another profile than its own.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else PARAMS_DIR / f"{name}.yaml"
     origin = str(name) if path == Path(name) else f"params/{path.name}"
@@ -526,16 +475,13 @@ def load(name: str | os.PathLike) -> Study:
         raise ParamsError(f"{origin}: is no study; profiles here: {', '.join(profiles())}")
     own = path.parent.resolve().name if path.name == RESOLVED else path.stem
     if isinstance(given, dict) and given.setdefault("profile", own) != own:
-        raise ParamsError(
-            f"{origin}: profile: got {_SHORT.repr(given['profile'])}; allowed: {own}, as a file's name is its profile"
-        )
+        got = _shown(given["profile"])
+        raise ParamsError(f"{origin}: profile: got {got}; allowed: {own}, as a file's name is its profile")
     study = check(_over_base(given, origin), origin)
     kept = PARAMS_DIR / f"{study.profile}.yaml"
     if kept.exists() and path.resolve() != kept.resolve() and study != load(study.profile):
-        raise ParamsError(
-            f"{origin}: differs from {kept}, whose results are of the same name; allowed: the same parameters, or a file "
-            "of another name"
-        )
+        same = f"differs from {kept}, whose results are of the same name"
+        raise ParamsError(f"{origin}: {same}; allowed: the same parameters, or a file of another name")
     return study
 
 
@@ -549,8 +495,7 @@ def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
 
     Args:
         given: `profile` (quick where there is none) and what differs from its file in params/, if it has one, else from
-            base.yaml. A part of a section is enough. Where something differs from the profile's file and no other name is
-            given, results go to the profile NAME-changed: kept results are of their file alone.
+            base.yaml. Where something differs from a profile's file, results go to the profile NAME-changed.
         origin: where they came from, for messages.
 
     Raises:
@@ -558,7 +503,7 @@ def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
     """
     profile = given.get("profile", DEFAULT)
     kept = PARAMS_DIR / f"{profile}.yaml"
-    if not isinstance(profile, str) or profile in NO_PROFILES or not kept.exists():
+    if profile not in profiles():
         return check(_over_base(given, origin), origin)
     study = check(_over_base(_merge(_read(kept), given), origin), origin)
     if study != load(profile):
@@ -569,26 +514,19 @@ def from_mapping(given: dict[str, Any], origin: str = "parameters") -> Study:
 def from_notebook(namespace: dict[str, Any]) -> Study:
     """Check what a notebook's parameter cell, or papermill's after it, gives: `profile`, `changes`, or whole sections.
 
-    papermill accepts a parameter that no cell knows; here an unknown name stops the notebook.
-
-    Args:
-        namespace: the notebook's `globals()`, in the cell after the parameter cell.
+    Takes the notebook's `globals()`, in the cell after the parameter cell.
 
     Raises:
-        ParamsError: as `load`, and for a name in these cells that is no parameter.
-
-    Used by every notebook.
+        ParamsError: as `load`, and for a name in these cells that is no parameter, which papermill accepts.
     """
     known = (*SECTIONS, "changes")
     for name in _assigned(namespace):
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ParamsError(f"notebook parameters: {name}: unknown key{hint}; allowed: {', '.join(known)}")
+            raise ParamsError(f"notebook parameters: {name}: {_unknown(name, known)}")
     given = {name: namespace[name] for name in SECTIONS if name in namespace}
     changes = namespace.get("changes", {})
     if not isinstance(changes, dict):
-        raise ParamsError(f"notebook parameters: changes: got {_SHORT.repr(changes)}; allowed: a mapping")
+        raise ParamsError(f"notebook parameters: changes: got {_shown(changes)}; allowed: a mapping")
     return from_mapping(_merge(given, changes), "notebook parameters")
 
 
@@ -597,13 +535,13 @@ def _assigned(namespace: dict[str, Any]) -> list[str]:
     cells = namespace.get("In")
     if not cells:
         return [name for name in namespace if not name.startswith("_")]
-    trees = []
+    names = []
     for cell in cells:
         try:
-            trees.append(ast.parse(cell))
+            body = ast.parse(cell).body
         except SyntaxError:  # IPython's own commands
-            trees.append(ast.parse(""))
-    names = [[t.id for a in tree.body for t in getattr(a, "targets", []) if isinstance(t, ast.Name)] for tree in trees]
+            body = []
+        names.append([t.id for line in body for t in getattr(line, "targets", []) if isinstance(t, ast.Name)])
     last = max((i for i, found in enumerate(names) if {"profile", "changes"} <= set(found)), default=None)
     if last is None:
         return []
@@ -617,10 +555,7 @@ def _over_base(given: Any, origin: str) -> Any:
         return given
     mapping = _merge(_read(PARAMS_DIR / "base.yaml"), given)
     if isinstance(recipes := mapping["recipes"], dict):
-        try:
-            mapping["recipes"] = {name: _recipe(name, recipes) for name in recipes}
-        except ParamsError as error:
-            raise ParamsError(f"{origin}: {error}") from None
+        mapping["recipes"] = {name: _recipe(name, recipes, origin) for name in recipes}
     return mapping
 
 
@@ -644,7 +579,7 @@ def _merge(below: dict, above: dict) -> dict:
     return merged
 
 
-def _recipe(name: str, recipes: dict, above: tuple[str, ...] = ()) -> Any:
+def _recipe(name: str, recipes: dict, origin: str, above: tuple[str, ...] = ()) -> Any:
     """Write a recipe out: what it is `like`, its own keys over it, and its stages' keys in each stage."""
     own = recipes[name]
     if not isinstance(own, dict):
@@ -653,8 +588,8 @@ def _recipe(name: str, recipes: dict, above: tuple[str, ...] = ()) -> Any:
     like = own.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in recipes or like in (*above, name)):
         others = ", ".join(r for r in recipes if r not in (*above, name))
-        raise ParamsError(f"recipes.{name}.like: got {_SHORT.repr(like)}; allowed: {others}")
-    other = _recipe(like, recipes, (*above, name)) if like is not None else {}
+        raise ParamsError(f"{origin}: recipes.{name}.like: got {_shown(like)}; allowed: {others}")
+    other = _recipe(like, recipes, origin, (*above, name)) if like is not None else {}
     shared = {key: own.pop(key) for key in Stage.model_fields if key in own}
     if isinstance(own.get("stages"), list):
         stage = other["stages"][-1] if other else {}
@@ -665,15 +600,9 @@ def _recipe(name: str, recipes: dict, above: tuple[str, ...] = ()) -> Any:
 
 
 def check(given: Any, origin: str) -> Study:
-    """Check a whole mapping against `Study`.
-
-    Raises:
-        ParamsError: naming every key at fault, what was given and what is allowed.
-    """
+    """Check a whole mapping against `Study`, or raise ParamsError that names every key at fault and what is allowed."""
     if not isinstance(given, dict):
-        raise ParamsError(
-            f"{origin}: got {type(given).__name__}; allowed: a mapping with the keys {', '.join(SECTIONS)}"
-        )
+        raise ParamsError(f"{origin}: got {type(given).__name__}; allowed: a mapping with keys {', '.join(SECTIONS)}")
     try:
         return Study.model_validate(given)
     except ValidationError as error:
@@ -682,12 +611,7 @@ def check(given: Any, origin: str) -> Study:
 
 
 def write(study: Study, path: Path) -> None:
-    """Write a study as a parameter file, unless the file already says the same.
-
-    Args:
-        study: the parameters.
-        path: a YAML file; `load` gives the same study back.
-    """
+    """Write a study as a parameter file that `load` gives back, unless the file already says the same."""
     text = in_full(study)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         files.write_text(path, text)
@@ -757,10 +681,7 @@ def _is_number(given: Any) -> bool:
 def _explain(error: dict) -> str:
     key, kind, given = _key(error["loc"]), error["type"], error["input"]
     if kind == "extra_forbidden":
-        names = _fields(error["loc"])
-        near = difflib.get_close_matches(str(error["loc"][-1]), names, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{key}: unknown key{hint}; allowed: {', '.join(names)}"
+        return f"{key}: {_unknown(str(error['loc'][-1]), _fields(error['loc']))}"
     if kind == "missing":
         return f"{key}: missing; every key must be given"
     if kind == "value_error":
@@ -771,8 +692,18 @@ def _explain(error: dict) -> str:
         message += ", or null"
     if kind == "float_type" and _is_number(given):
         message += f"; YAML reads {given} as text: write {float(given)!r} or {given.replace('e', '.0e')}"
+    return f"{key}: got {_shown(given)}; allowed: {message.removeprefix('input should be ')}"
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown key{hint}; allowed: {', '.join(known)}"
+
+
+def _shown(given: Any) -> str:
+    """What was given, cut to one line."""
     try:
-        shown = _SHORT.repr(given)
+        return f"{given!r:.80}"
     except ValueError:  # Python writes no number of more than 4300 digits
-        shown = "a number of thousands of digits"
-    return f"{key}: got {shown}; allowed: {message.removeprefix('input should be ')}"
+        return "a number of thousands of digits"
