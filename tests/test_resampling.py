@@ -55,8 +55,6 @@ def test_mean_interval_resamples_patients():
 def test_mean_interval_of_hits_only_does_not_claim_certainty():
     mean, low, high = resampling.Resamples(np.arange(10) // 2, 100, 0.95, 0).mean(np.ones(10))
     assert (mean, low, high) == pytest.approx((1, 10 / (10 + 1.959964**2), 1))
-    with pytest.raises(DataError, match="finite"):
-        resampling.Resamples(["a"], 100, 0.95, 0).mean([np.nan])
 
 
 def test_mcnemar_by_hand():
@@ -117,8 +115,6 @@ def test_gap_is_as_wide_as_theory_says_where_the_tests_share_no_patient():
     gap = gap_of(right[:200], np.arange(200), right[200:], np.arange(200, 400), 4000, 0.95, 0)
     expected = 2 * 1.96 * np.sqrt(sum(p * (1 - p) / 200 for p in (right[:200].mean(), right[200:].mean())))
     assert gap.high - gap.low == pytest.approx(expected, rel=0.1)
-    with pytest.raises(DataError, match="got 1 slices without a value"):
-        gap_of([], [], [True], ["a"], 100, 0.95, 0)
 
 
 def test_compare_corrects_with_holm():
@@ -141,11 +137,9 @@ def test_compare_corrects_with_holm():
     assert (table["accuracy"] - table["reference_accuracy"]).to_list() == pytest.approx(table["difference"].to_list())
 
 
-def test_compare_with_nothing_or_an_unknown_reference():
+def test_compare_with_nothing():
     table = resampling.compare(Y, {"a": PREDICTED}, "a", resampling.Resamples(Y, 100, 0.95, 0))
     assert len(table) == 0 and "mcnemar_p_holm" in table
-    with pytest.raises(DataError, match="reference is 'b'; allowed: a"):
-        resampling.compare(Y, {"a": PREDICTED}, "b", resampling.Resamples(Y, 100, 0.95, 0))
 
 
 def test_sums_count_a_patient_as_often_as_it_was_drawn():
@@ -153,8 +147,6 @@ def test_sums_count_a_patient_as_often_as_it_was_drawn():
     counts = resamples.sums(np.eye(3))
     assert (counts[:, 0] == counts[:, 2]).all() and set(counts[:, :2].sum(axis=1)) == {2}
     assert resamples.sums([1, 10, 100]) == pytest.approx(counts @ [1, 10, 100])
-    with pytest.raises(DataError, match="patients: got 3 ids for 2 slices"):
-        resamples.sums([1, 2])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +177,6 @@ def test_the_difference_of_two_shares_is_newcombes(a, b, low, high):
         ((0.1, -0.05, 0.2), (0, 0, 0), "cannot be told apart"),
         ((-0.1, -0.2, -0.05), (0, 0, 0), "lower"),
         ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "cannot be told apart"),
-        ((np.nan, np.nan, np.nan), (0.5, 0.4, 0.6), "not tested: no value"),
     ],
 )
 def test_a_verdict_compares_two_uncertain_numbers(ours, other, word):

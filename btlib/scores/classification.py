@@ -19,28 +19,22 @@ BY_CLASS = ("precision", "recall", "specificity", "f1", "auc")
 
 
 def softmax(logits) -> np.ndarray:
-    """Return probabilities, float64 (n, k), of logits of any float type; large logits do not overflow.
-
-    Raises:
-        DataError: logits are not (n, k) or not finite.
-    """
-    return special.softmax(columns(logits, "logits"), axis=1)
+    """Return probabilities, float64 (n, k), of logits of any float type; large logits do not overflow."""
+    return special.softmax(np.asarray(logits, dtype=np.float64), axis=1)
 
 
 def scores(y, probabilities, classes: Sequence[str]) -> dict[str, float]:
     """Score predictions: the class of highest probability for all scores but AUC, which ranks probabilities.
 
-    Returns:
-        accuracy, balanced_accuracy, macro precision, recall, specificity, f1 and one-vs-rest auc, then each but the
-        first two for each class in `y`, as recall_<class>. A class never predicted has precision 0. Where `y` has one
-        class only, no specificity and no AUC exist: both are NaN, empty cells in a table, and have no class's row.
+    They are accuracy, balanced_accuracy, macro precision, recall, specificity, f1 and one-vs-rest auc, then each but the
+    first two for each class in `y`, as recall_<class>. A class never predicted has precision 0. Where `y` has one
+    class only, no specificity and no AUC exist: both are NaN, empty cells in a table, and have no class's row.
 
     Raises:
         DataError: shapes differ, values are out of range, or there are no slices.
     """
-    y, probabilities = checked(y, probabilities, classes)
-    rows = np.arange(len(y))
-    values = _weighted_scores(y, probabilities, classes, rows, np.ones((1, len(y))))
+    y, probabilities = checked(y, probabilities)
+    values = _weighted_scores(y, probabilities, classes, np.arange(len(y)), np.ones((1, len(y))))
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -53,27 +47,17 @@ def intervals(y, probabilities, classes: Sequence[str], resamples: Resamples) ->
     score, the other classes' for its specificity). That one takes slices for independent, so it is a lower limit of the
     doubt, not a measure of it.
 
-    Args:
-        y, probabilities, classes: as `scores`.
-        resamples: of the slices' patients.
-
-    Returns:
-        Columns score, value, low, high; rows in the order of `scores`.
-
-    Raises:
-        DataError: as `scores`, or not one patient a slice.
-
-    Source: as `Resamples`.
+    Columns are score, value, low, high; rows and errors are those of `scores`.
     """
-    y, probabilities = checked(y, probabilities, classes)
-    resamples.check(len(y))
+    y, probabilities = checked(y, probabilities)
     values = scores(y, probabilities, classes)
     drawn = _weighted_scores(y, probabilities, classes, resamples.member, resamples.weights)
     rows = []
     for name, value in values.items():
         low, high = (value, value) if np.isnan(drawn[name]).all() else resamples.bounds(drawn[name])
         if not np.isnan(value) and (name == "accuracy" or np.isclose(low, high, rtol=0, atol=1e-12)):
-            n = _slices(name, y, classes)
+            n = support(name, y, classes)
+            n = len(y) - n if name.startswith("specificity_") else n
             bounds = wilson(value * n, n, resamples.level)
             low, high = min(low, bounds[0]), max(high, bounds[1])
         rows.append((name, value, low, high))
@@ -87,18 +71,9 @@ def support(score: str, y, classes: Sequence[str]) -> int:
 
 
 def confusion(y, predicted, classes: Sequence[str]) -> pd.DataFrame:
-    """Count slices by true and predicted class: columns label, predicted, n, share (of the label's slices, 0 to 1).
-
-    Returns:
-        k x k rows, a label's k together; share is 0 where the label has no slices.
-
-    Raises:
-        DataError: shapes differ or values are out of range.
-    """
+    """Count slices by true and predicted class: k x k rows of label, predicted, n and share (of the label's)."""
     from sklearn.metrics import confusion_matrix
 
-    y, predicted = labels(y, "y", len(classes)), labels(predicted, "predicted", len(classes))
-    same_length(y=y, predicted=predicted)
     counts = confusion_matrix(y, predicted, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     pairs = {"label": np.repeat(classes, len(classes)), "predicted": [*classes] * len(classes)}
@@ -109,25 +84,16 @@ def roc(y, probabilities, classes: Sequence[str]) -> pd.DataFrame:
     """Return the one-vs-rest ROC curves as one long table: columns label, fpr, tpr, auc.
 
     Classes that `y` lacks, or that it consists of, have no curve and are left out.
-
-    Raises:
-        DataError: as `scores`.
     """
     from sklearn.metrics import roc_curve
 
-    y, probabilities = checked(y, probabilities, classes)
+    y, probabilities = checked(y, probabilities)
     curves = [pd.DataFrame(columns=["label", "fpr", "tpr", "auc"])]
     for c, label in enumerate(classes):
         if 0 < (y == c).sum() < len(y):
             fpr, tpr, _ = roc_curve(y == c, probabilities[:, c])
             curves.append(pd.DataFrame({"label": label, "fpr": fpr, "tpr": tpr, "auc": np.trapezoid(tpr, fpr)}))
     return pd.concat(curves[1:] or curves, ignore_index=True)
-
-
-def _slices(score: str, y, classes) -> int:
-    """The slices that a score is a share of, as far as Wilson's interval is concerned."""
-    n = support(score, y, classes)
-    return len(y) - n if score.startswith("specificity_") else n
 
 
 def _weighted_scores(y, probabilities, classes, member, weights) -> dict[str, np.ndarray]:
@@ -157,15 +123,9 @@ def _weighted_scores(y, probabilities, classes, member, weights) -> dict[str, np
 
 
 def weighted_auc(positive, score, member, weights) -> np.ndarray:
-    """Return, for every row of weights, the share of (positive, negative) pairs in order, ties counting half.
+    """Return the AUC of each of `Resamples`, float (samples,); NaN where a sample has slices of one kind only.
 
-    Args:
-        positive: bool (n,).
-        score: float (n,), higher for what looks positive.
-        member, weights: of `Resamples`: the patient of each slice, and how often each sample draws each patient.
-
-    Returns:
-        float (samples,); NaN where a sample has slices of one kind only.
+    positive is bool (n,), score float (n,), higher for what looks positive; ties count half.
     """
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
@@ -183,39 +143,14 @@ def weighted_auc(positive, score, member, weights) -> np.ndarray:
     return np.concatenate(shares)
 
 
-def checked(y, probabilities, classes: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def checked(y, probabilities) -> tuple[np.ndarray, np.ndarray]:
     """Return y and probabilities as arrays, or raise DataError."""
-    probabilities = columns(probabilities, "probabilities", classes)
-    y = labels(y, "y", probabilities.shape[1])
-    same_length(y=y, probabilities=probabilities)
+    y, probabilities = np.asarray(y), np.asarray(probabilities, dtype=np.float64)
+    if not len(y) or probabilities.shape[:-1] != y.shape or not 0 <= y.min() <= y.max() < probabilities.shape[1]:
+        raise DataError(
+            f"got y {y.shape}, probabilities {probabilities.shape}; allowed: (n,), 0 to k - 1, and (n, k), n > 0"
+        )
     # A thousandth leaves room for float16 and CSV rounding; logits given by mistake miss by far more.
-    if (probabilities < 0).any() or (np.abs(probabilities.sum(axis=1) - 1) > 1e-3).any():
+    if not ((probabilities >= 0).all() and (np.abs(probabilities.sum(axis=1) - 1) <= 1e-3).all()):
         raise DataError("probabilities: rows must hold values from 0 to 1 that add up to 1; give softmax(logits)")
     return y, probabilities
-
-
-def labels(values, name: str, k: int) -> np.ndarray:
-    """Return class numbers as an int array (n,), each below k, or raise DataError."""
-    values = np.asarray(values)
-    if values.ndim != 1 or not len(values) or not np.issubdtype(values.dtype, np.integer):
-        raise DataError(f"{name}: got shape {values.shape}, dtype {values.dtype}; allowed: one integer a slice, n > 0")
-    if values.min() < 0 or values.max() >= k:
-        raise DataError(f"{name}: got values {values.min()} to {values.max()}; allowed: 0 to {k - 1}")
-    return values
-
-
-def columns(values, name: str, classes: Sequence[str] | None = None) -> np.ndarray:
-    """Return a float array (n, k), finite, a column a class, or raise DataError."""
-    values = np.asarray(values, dtype=np.float64)
-    k = "k" if classes is None else len(classes)
-    if values.ndim != 2 or not len(values) or values.shape[1] < 2 or k not in ("k", values.shape[1]):
-        raise DataError(f"{name}: got shape {values.shape}; allowed: (n, {k}), n > 0, a column a class, 2 or more")
-    if not np.isfinite(values).all():
-        raise DataError(f"{name}: row {int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])} is not finite")
-    return values
-
-
-def same_length(**arrays) -> None:
-    """Raise DataError unless the arrays have one entry a slice."""
-    if len({len(a) for a in arrays.values()}) > 1:
-        raise DataError("one entry a slice: got " + ", ".join(f"{len(a)} for {name}" for name, a in arrays.items()))

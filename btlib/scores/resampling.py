@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A number minus another, the bounds of its interval and a two-sided p."""
+    """A number minus another, the bounds of its interval, and a two-sided p."""
 
     value: float
     low: float
@@ -45,9 +45,7 @@ class Resamples:
 
     Args:
         patients: (n,) patient ids, one a slice.
-        samples: how many samples, at least 1.
-        level: of two-sided intervals, between 0 and 1, for example 0.95.
-        seed: of the draws; the same patients and seed give the same samples.
+        level: of two-sided intervals, between 0 and 1.
 
     Source: Efron, Tibshirani 1993, ch. 13; resampling whole clusters: Field, Welsh, JRSS B 69 (2007).
     """
@@ -60,20 +58,10 @@ class Resamples:
         self.weights, self.level = counts.reshape(samples, -1).astype(float), level
 
     def sums(self, values) -> np.ndarray:
-        """Sum values, float (n,) or (n, k), over the slices of each sample, a patient drawn twice counting twice.
-
-        Raises:
-            DataError: there is not one patient a slice.
-        """
-        self.check(len(values))
+        """Sum values, float (n,) or (n, k), over the slices of each sample, a patient drawn twice counting twice."""
         totals = np.zeros((self.weights.shape[1], *np.shape(values)[1:]))
         np.add.at(totals, self.member, values)
         return self.weights @ totals
-
-    def check(self, n: int) -> None:
-        """Raise DataError where there is not one patient for each of n slices."""
-        if n != len(self.member):
-            raise DataError(f"patients: got {len(self.member)} ids for {n} slices; allowed: one a slice")
 
     def bounds(self, drawn) -> tuple[float, float]:
         """Return the percentile interval of a statistic, float (samples,); samples where it is NaN say nothing."""
@@ -81,17 +69,8 @@ class Resamples:
         return float(low), float(high)
 
     def mean(self, values) -> Interval:
-        """Return the mean over slices; one of shares that no sample changes gets Wilson's interval over its slices.
-
-        Args:
-            values: float (n,), n > 0, finite.
-
-        Raises:
-            DataError: no values, values that are not finite, or not one patient a slice.
-        """
+        """Return the mean of values, float (n,); for shares that no sample changes the interval is Wilson's over slices."""
         values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-            raise DataError(f"values: got shape {values.shape}; allowed: (n,), n > 0, all finite")
         mean = float(values.mean())
         low, high = self.bounds(self.sums(values) / self.sums(np.ones(len(values))))
         if np.isclose(low, high, rtol=0, atol=1e-12) and values.min() >= 0 and values.max() <= 1:
@@ -99,24 +78,16 @@ class Resamples:
         return Interval(mean, min(low, mean), max(high, mean))
 
     def difference(self, a, b) -> Difference:
-        """Return the mean of a minus that of b; what the two have in common, their patients, cancels.
+        """Return the mean of a minus that of b, float or bool (n,), of the same slices; NaN where a slice has one only.
 
-        p is the share of samples that lie as far from the difference as that lies from 0, the data counted among them,
-        so it is never below 1 / (samples + 1).
-
-        Args:
-            a, b: float or bool (n,), of the same n slices; NaN where a slice belongs to one of the two only.
-
-        Raises:
-            DataError: a or b has no value, or there is not one patient a slice.
+        What the two have in common, their patients, cancels. p is the share of samples that lie as far from the difference
+        as that lies from 0, the data counted among them, so it is never below 1 / (samples + 1).
 
         Source: Efron, Tibshirani 1993, ch. 16 (null by shifting).
         """
         values, means = [], []
         for scores in (np.asarray(a, float), np.asarray(b, float)):
             known = ~np.isnan(scores)
-            if not known.any():
-                raise DataError(f"difference: got {len(scores)} slices without a value; allowed: one or more with one")
             with np.errstate(invalid="ignore"):  # a sample may have no patient of one of the two
                 means.append(self.sums(np.where(known, scores, 0)) / self.sums(known))
             values.append(scores[known].mean())
@@ -133,15 +104,10 @@ def mean_intervals(values, patients, statistics: params.Statistics, seed: int) -
 
 
 def wilson(k: float, n: int, level: float) -> tuple[float, float]:
-    """Return Wilson's two-sided score interval for k right of n independent slices.
-
-    Args:
-        k: 0 to n, or an array of such; a share times n need not be whole.
-        n: at least 1, or an array of such.
-        level: between 0 and 1.
+    """Return Wilson's two-sided score interval for k right of n independent slices, or arrays of such; k need not be whole.
 
     Raises:
-        DataError: k or n is out of range.
+        DataError: n is below 1, or k not from 0 to n.
 
     Source: Wilson, JASA 22 (1927) 209-212.
     """
@@ -158,19 +124,11 @@ def share(k: int, n: int, level: float) -> Interval:
 
 
 def mcnemar(y, a, b) -> McNemar:
-    """Test exactly whether two models are right equally often on the same slices, slices taken for independent.
-
-    Args:
-        y, a, b: int (n,): the truth and two models' predicted classes.
-
-    Raises:
-        DataError: shapes differ.
+    """Test exactly whether predicted classes a and b, int (n,), are right equally often, slices taken for independent.
 
     Source: McNemar, Psychometrika 12 (1947); exact form: binomial test of the discordant pairs.
     """
     y, a, b = map(np.asarray, (y, a, b))
-    if not y.shape == a.shape == b.shape:
-        raise DataError(f"one entry a slice: got {y.shape} for y, {a.shape} for a, {b.shape} for b")
     only_a, only_b = int(((a == y) & (b != y)).sum()), int(((b == y) & (a != y)).sum())
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a, only_b, float(p))
@@ -180,27 +138,19 @@ def compare(y, predictions: dict, reference: str, resamples: Resamples) -> pd.Da
     """Compare every model with one of them on the same slices; p values are also given after Holm's correction.
 
     Args:
-        y: int (n,).
-        predictions: model's name -> int (n,) predicted classes.
+        y, predictions: int (n,), and model's name -> int (n,) predicted classes.
         reference: the name in `predictions` that the others are compared with.
-        resamples: of the slices' patients; every model meets the same ones.
 
     Returns:
-        One row a model other than the reference: model, reference, n, accuracy, reference_accuracy,
-        difference (model minus reference), low, high, only_model, only_reference (slices that only this one has
-        right), mcnemar_p, mcnemar_p_holm, bootstrap_p, bootstrap_p_holm.
-
-    Raises:
-        DataError: the reference is not in `predictions`, or as `mcnemar`.
+        One row a model other than the reference: model, reference, n, accuracy, reference_accuracy, difference, low, high,
+        only_model, only_reference (slices that only this one has right), mcnemar_p, mcnemar_p_holm, bootstrap_p,
+        bootstrap_p_holm.
 
     Source: Holm, Scand. J. Statist. 6 (1979).
     """
     from statsmodels.stats.multitest import multipletests
 
-    if reference not in predictions:
-        raise DataError(f"compare: reference is {reference!r}; allowed: {', '.join(map(str, predictions))}")
-    y, rows = np.asarray(y), []
-    right = {model: np.asarray(predicted) == y for model, predicted in predictions.items()}
+    rows, right = [], {model: predicted == y for model, predicted in predictions.items()}
     for model in (m for m in predictions if m != reference):
         only, only_reference, mcnemar_p = mcnemar(y, predictions[model], predictions[reference])
         value, low, high, p = resamples.difference(right[model], right[reference])
@@ -215,10 +165,7 @@ def compare(y, predictions: dict, reference: str, resamples: Resamples) -> pd.Da
 
 
 def apart(a: Interval, b: Interval) -> Interval:
-    """Return a minus b with an interval made of the two numbers' own, which no patient shares.
-
-    Args:
-        a, b: value, low, high; a number that is counted or given has its value as both bounds.
+    """Return a minus b with an interval made of the two numbers' own; one that is counted or given has its value as bounds.
 
     Source: Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10, with each side's own interval in the place
     of Wilson's: Zou, Donner, Statistics in Medicine 27 (2008) 1693-1702.
@@ -230,18 +177,6 @@ def apart(a: Interval, b: Interval) -> Interval:
 
 
 def verdict(ours: Interval, other: Interval) -> str:
-    """Say in one word whether a number is higher than another, both being uncertain.
-
-    Args:
-        ours, other: value, low, high; of a count, `share`.
-
-    Returns:
-        "higher" or "lower" where the interval of the difference lies on one side of 0, else "cannot be told apart";
-        "not tested: no value" where one of the two is NaN.
-
-    Source: as `apart`.
-    """
-    if np.isnan([*ours, *other]).any():
-        return "not tested: no value"
+    """Say "higher" or "lower" where the interval of the difference, as of `apart`, lies on one side of 0, else `ALIKE`."""
     _, low, high = apart(ours, other)
     return "higher" if low > 0 else "lower" if high < 0 else ALIKE
