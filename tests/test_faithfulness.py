@@ -22,11 +22,17 @@ def brightness(size=4):
     return model
 
 
+def scored(image, heat, steps):
+    model = brightness(image.shape[1])
+    ends = faithfulness.ends_of(model, image)
+    return faithfulness.insertion_deletion(model, image, heat, np.array([0]), steps, ends)
+
+
 def test_deletion_by_hand():
     image = np.zeros((1, 4, 4), np.float32)
     image[0, 0, :2] = 16  # each pixel adds 1 to the logit
     heat = image + np.linspace(1, 0, 16).reshape(1, 4, 4)
-    found = faithfulness.insertion_deletion(brightness(), image, heat, np.array([0]), steps=16)
+    found = scored(image, heat, steps=16)
     p = [1 / (1 + np.exp(-k)) for k in (2, 1, 0)]
     expected = ((p[0] + p[1]) / 2 + (p[1] + p[2]) / 2 + 14 * p[2]) / 16
     assert found.deletion[0] == pytest.approx(expected, abs=1e-6)
@@ -35,8 +41,7 @@ def test_deletion_by_hand():
 def test_a_better_order_has_lower_deletion_and_higher_insertion():
     image = np.zeros((1, 16, 16), np.float32)
     image[0, 4:8, 4:8] = 100
-    good = faithfulness.insertion_deletion(brightness(16), image, image, np.array([0]), 8).iloc[0]
-    bad = faithfulness.insertion_deletion(brightness(16), image, 100 - image, np.array([0]), 8).iloc[0]
+    good, bad = (scored(image, heat, steps=8).iloc[0] for heat in (image, 100 - image))
     assert good.deletion < bad.deletion and good.insertion >= bad.insertion
 
 

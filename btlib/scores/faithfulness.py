@@ -8,41 +8,36 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage, special, stats
 
-from btlib.scores.gradcam import logits_of
+from btlib.fitting import batches
 
 
 def ends_of(model, images) -> np.ndarray:
-    """Return the logits (3, n, k) of blurred, whole and black slices, where `insertion_deletion` begins and ends for any map.
-
-    The blur is wider than in the paper (S / 16 instead of S / 45), because tumours are: less would leave them in view.
-    """
+    """Return the logits (3, n, k) of blurred, whole and black slices, where `insertion_deletion` begins and ends."""
     images = np.asarray(images, np.float32)
     black = np.zeros((1, *images.shape[1:]), np.float32)
-    logits = logits_of(model, np.concatenate([_blurred(images), images, black]))
+    logits = batches.predict(model, np.concatenate([_blurred(images), images, black]))
     blurred, whole, black = np.split(logits, [len(images), 2 * len(images)])
     return np.stack([blurred, whole, black.repeat(len(images), 0)])
 
 
 def _blurred(images):
+    # Wider than in the paper (S / 16 instead of S / 45), because tumours are: less would leave them in view.
     return ndimage.gaussian_filter(images, (0, *[images.shape[1] / 16] * 2))
 
 
-def insertion_deletion(model, images, maps, classes, steps: int, ends: np.ndarray | None = None) -> pd.DataFrame:
-    """Score how the class's probability follows the map: insertion and deletion.
+def insertion_deletion(model, images, maps, classes, steps: int, ends: np.ndarray) -> pd.DataFrame:
+    """Score how the class's probability follows the map: one row a slice, insertion and deletion, both 0 to 1.
 
     Pixels are shown (insertion, over a blurred slice) or blackened (deletion) in the order of the map, largest first,
-    ties in a fixed random order; the score is the area under the probability's curve over the share of pixels.
+    ties in a fixed random order; the score is the area under the probability's curve over the share of pixels. Insertion
+    is better high, deletion low.
 
     Args:
         model: keras.Model from (n, S, S, 1) to logits.
-        images: (n, S, S), 0 to 255.
-        maps: (n, S, S).
+        images, maps: (n, S, S); images 0 to 255.
         classes: (n,) int, the class whose probability is followed.
         steps: number of steps from the whole slice to none.
-        ends: what `ends_of` returned for these slices, where several maps of them are scored; None to work it out.
-
-    Returns:
-        One row a slice: insertion (higher is better) and deletion (lower is better), both 0 to 1.
+        ends: what `ends_of` returned for these slices.
 
     Petsiuk, Das, Saenko 2018, arXiv 1806.07421.
     """
@@ -50,7 +45,7 @@ def insertion_deletion(model, images, maps, classes, steps: int, ends: np.ndarra
     classes, size = np.asarray(classes), images.shape[1]
     cuts = np.round(np.linspace(0, size * size, steps + 1))[1:-1, None, None, None]
     noise = np.random.default_rng(0).random(size * size)
-    blurred, whole, black = ends_of(model, images) if ends is None else ends
+    blurred, whole, black = ends
     areas = np.empty((2, len(images)))
     together = max(1, 512 // (2 * steps + 2))
     for start in range(0, len(images), together):
@@ -58,37 +53,27 @@ def insertion_deletion(model, images, maps, classes, steps: int, ends: np.ndarra
         rank, seen = np.stack([_rank(m, noise) for m in maps[some]]), images[some]
         shown = rank < cuts
         inputs = np.stack([np.where(shown, seen, _blurred(seen)), np.where(shown, 0, seen)])
-        inner = logits_of(model, inputs.reshape(-1, size, size)).reshape(2, steps - 1, len(seen), -1)
+        inner = batches.predict(model, inputs.reshape(-1, size, size)).reshape(2, steps - 1, len(seen), -1)
         outer = np.stack([[blurred[some], whole[some]], [whole[some], black[some]]])
         logits = np.concatenate([outer[:, :1], inner, outer[:, 1:]], axis=1)
-        followed = special.softmax(logits, axis=-1)[..., np.arange(len(seen)), classes[some]]
+        followed = special.softmax(logits.astype(np.float64), axis=-1)[..., np.arange(len(seen)), classes[some]]
         areas[:, some] = np.trapezoid(followed, dx=1 / steps, axis=1)
     return pd.DataFrame({"insertion": areas[0], "deletion": areas[1]})
 
 
 def _rank(heat, noise):
-    rank = np.empty(heat.size, np.int64)
-    rank[np.lexsort((noise, -heat.ravel()))] = np.arange(heat.size)
-    return rank.reshape(heat.shape)
+    return np.lexsort((noise, -heat.ravel())).argsort().reshape(heat.shape)
 
 
 @contextmanager
 def altered(model, layers: Sequence[str], how: Callable):
-    """Change the weights of some layers for the length of a `with` block; afterwards they are as before.
-
-    Args:
-        model: keras.Model.
-        layers: names of layers.
-        how: `randomised(seed)` or `shuffled(seed)`: from a weight variable to its new value.
-
-    Adebayo et al. 2018, arXiv 1810.03292.
-    """
+    """Change the weights of some layers, by `randomised(seed)` or `shuffled(seed)`, for the length of a `with` block."""
     weights = [w for name in layers for w in model.get_layer(name).weights]
     kept = [np.asarray(w) for w in weights]
     try:
         for weight in weights:
             weight.assign(how(weight))
-        yield model
+        yield
     finally:
         for weight, value in zip(weights, kept, strict=True):
             weight.assign(value)
@@ -113,14 +98,13 @@ def shuffled(seed: int) -> Callable:
 
 
 def cascade_steps(depths: dict[str, int], groups: int = 5) -> dict[str, list[str]]:
-    """Return the steps of a cascading randomisation, from the head down.
+    """Return the steps of a cascading randomisation, from the head down: name to all layers that are random by then.
+
+    Names are "head", "head and N of M blocks", ..., "whole network".
 
     Args:
         depths: layer name to number of blocks between it and the head, 0 for the head, as `models.depths` returns.
         groups: the blocks are taken in at most this many groups of equal size.
-
-    Returns:
-        Step's name to all layers that are random by then: "head", "head and N of M blocks", ..., "whole network".
 
     Adebayo et al. 2018, arXiv 1810.03292.
     """
@@ -136,14 +120,10 @@ def cascade_steps(depths: dict[str, int], groups: int = 5) -> dict[str, list[str
 
 
 def similarity(first, second) -> pd.DataFrame:
-    """Compare maps with maps, slice by slice.
+    """Compare maps with maps, (n, S, S), 0 to 1, slice by slice.
 
-    Args:
-        first, second: (n, S, S), 0 to 1.
-
-    Returns:
-        One row a slice: rank_correlation (Spearman's, -1 to 1, over places; 0 where a map is constant) and ssim
-        (structural similarity, -1 to 1, Gaussian window of 1.5 pixels; Wang et al. 2004, doi 10.1109/TIP.2003.819861).
+    One row a slice: rank_correlation (Spearman's, -1 to 1, over places; 0 where a map is constant) and ssim (structural
+    similarity, -1 to 1, Gaussian window of 1.5 pixels; Wang et al. 2004, doi 10.1109/TIP.2003.819861).
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     flat = [stats.rankdata(a.reshape(len(a), -1), axis=1) for a in (first, second)]

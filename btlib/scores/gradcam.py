@@ -12,7 +12,7 @@ Grad-CAM itself is eight lines. With `top` the last layer that has places, `imag
     heat = heat / tf.reduce_max(heat)
 
 is what `maps(model, image[..., 0], k)` returns (a test compares the two); the rest of this module is other methods,
-branches that run past the layer, batches, and input that has no map.
+branches that run past the layer, and batches.
 """
 
 import weakref
@@ -27,27 +27,13 @@ from btlib.fitting import batches
 from btlib.models.cams import METHODS
 
 BATCH = 32
-"""Slices a step."""
 
 SCORECAM_CHANNELS = 32
 """Score-CAM tries this many channels, those that vary most over the slice (Faster Score-CAM), not all of them."""
 
 
-def maps(model, images, classes=None, method: str = "gradcam", layer: str | None = None):
-    """Return the class activation map of every slice.
-
-    Args:
-        model: flat functional keras.Model from (n, S, S, 1) to logits (n, k).
-        images: (n, S, S), uint8 or float, 0 to 255.
-        classes: (n,) int, the class that is explained, 0 to k - 1; one int for all; None: the predicted one.
-        method: key of `cams.METHODS`.
-        layer: name of the layer whose output is weighted; None: the last with places, (n, h, w, c) or (n, tokens, d).
-
-    Returns:
-        float32 (n, S, S), 0 to 1; each map's largest value is 1, or the map is zero everywhere.
-
-    Raises:
-        DataError: wrong shapes, values that are not finite, no such class, method or layer.
+def maps(model, images, classes=None, method: str = "gradcam", layer: str | None = None) -> np.ndarray:
+    """Return the class activation map of every slice, float32 (n, S, S), as `enlarged` does; arguments as `coarse_maps`.
 
     Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74; the gradient is that of the logit.
     """
@@ -59,22 +45,30 @@ def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | Non
     """Return the maps of several methods on the layer's own grid.
 
     Args:
-        model, images, classes, layer: as `maps`.
+        model: flat functional keras.Model from (n, S, S, 1) to logits (n, k).
+        images: (n, S, S), uint8 or float, 0 to 255.
+        classes: (n,) int, the class that is explained, 0 to k - 1; one int for all; None: the predicted one.
         methods: keys of `cams.METHODS`.
+        layer: name of the layer whose output is weighted; None: the last with places, (n, h, w, c) or (n, tokens, d).
 
     Returns:
         Method to float32 (n, h, w), 0 or more, on no common scale; (0, 1, 1) where there are no slices.
 
     Raises:
-        DataError: as `maps`.
+        DataError: features or gradients are not finite.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise DataError(f"method: got {method!r}; allowed: {', '.join(METHODS)}")
-    images, layer = _checked(model, images), _layer(model, layer)
-    classes = _classes(model, images, classes)
+    step = step_of(model, layer or _last_with_places(model))
+    if classes is None:
+        classes = batches.predict(model, images).argmax(1)
+    classes = np.broadcast_to(classes, len(images))
+    explained = np.eye(model.output_shape[-1], dtype=np.float32)[classes]
+    size = max(1, min(BATCH, len(images)))
     coarse = {method: [] for method in methods}
-    for some, features, slopes in _passes(model, images, classes, layer):
+    for (some, batch), (_, target) in zip(batches.filled(images, size), batches.filled(explained, size), strict=True):
+        outputs = step(batch[..., None].astype(np.float32), target)
+        features, slopes = (to_grid(np.asarray(a, np.float32)[: some.stop - some.start]) for a in outputs)
+        if not (np.isfinite(features).all() and np.isfinite(slopes).all()):
+            raise DataError(f"model {model.name}: features or gradients are not finite; was it fitted?")
         for method in methods:
             scored = method == "scorecam"
             weights = _increases(model, images[some], classes[some], features) if scored else slopes
@@ -84,23 +78,20 @@ def coarse_maps(model, images, classes, methods: Sequence[str], layer: str | Non
 
 
 def enlarged(coarse, size: int) -> np.ndarray:
-    """Return maps at the size of the slices, bilinear, each divided by its largest value.
+    """Return maps, float32 (n, h, w), 0 or more, at the size of the slices, bilinear, each divided by its largest value.
 
-    Args:
-        coarse: float32 (n, h, w), 0 or more.
-        size: S.
-
-    Returns:
-        float32 (n, S, S), 0 to 1; zeros where a map is zero.
+    The result is float32 (n, S, S), 0 to 1; a map that is zero stays zero.
     """
-    return _normalised(_resized(coarse, size))
+    grown = keras.ops.image.resize(coarse[..., None], (size, size), "bilinear", data_format="channels_last")
+    grown = keras.ops.convert_to_numpy(grown)[..., 0]
+    peak = grown.max((1, 2), keepdims=True)
+    return np.divide(grown, peak, out=np.zeros_like(grown), where=peak > 0)
 
 
 def to_grid(tokens: np.ndarray) -> np.ndarray:
-    """Lay the patch tokens of a vision transformer, (n, t, d), out as a picture, (n, g, g, d).
+    """Lay patch tokens of a vision transformer, (n, t, d), out as a picture, (n, g, g, d); pictures stay as they are.
 
-    The last g * g of the t tokens are patches, row by row, those before them class tokens. Arrays that are pictures
-    already, (n, h, w, c), come back unchanged.
+    The last g * g of the t tokens are patches, row by row, those before them class tokens.
     """
     if tokens.ndim == 4:
         return tokens
@@ -114,19 +105,12 @@ _steps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def step_of(model, layer: str) -> Callable:
     """Compile, once for a model and layer, the function from slices to a layer's features and their gradients.
 
-    Args:
-        model: flat functional keras.Model from (n, S, S, 1) to logits (n, k). New weights need no new step.
-        layer: name of a layer that leads to the logits.
-
-    Returns:
-        From float32 slices (n, S, S, 1) and (n, k), 1 for the logit that is explained, to features and gradients.
-
-    Raises:
-        DataError: the layer does not lead to the logits.
+    It takes float32 slices (n, S, S, 1) and (n, k), 1 for the logit that is explained. New weights need no new one.
     """
     steps = _steps.setdefault(model, {})
     if layer not in steps:
-        steps[layer] = _step(*cut(model, layer))
+        step = _step_of_jax if keras.config.backend() == "jax" else _step_of_tensorflow
+        steps[layer] = step(*cut(model, layer))
     return steps[layer]
 
 
@@ -135,9 +119,6 @@ def cut(model, layer: str):
 
     Where branches run past the layer (a layer inside a residual block), their tensors cross the cut beside it: both ends
     are the layer's output and these.
-
-    Raises:
-        DataError: the layer does not lead to the logits.
     """
     feature = model.get_layer(layer).output
     after, beside = {id(feature)}, {}
@@ -146,20 +127,16 @@ def cut(model, layer: str):
             if any(id(t) in after for t in node.input_tensors):
                 after |= {id(t) for t in node.outputs}
                 beside |= {id(t): t for t in node.input_tensors if id(t) not in after}
-    if id(model.outputs[0]) not in after:
-        raise DataError(f"layer: {layer!r} does not lead to the logits of {model.name}")
     ends = [feature, *beside.values()]
     return keras.Model(model.input, ends), keras.Model(ends, model.outputs[0])
 
 
-def _step(below, above):
-    # `flatten`: Keras hands back a list of one as its one element; here both ends of the cut are always lists.
-    if keras.config.backend() == "jax":
-        return _step_of_jax(below, above)
+def _step_of_tensorflow(below, above):
     import tensorflow as tf
 
     @tf.function(reduce_retracing=False)
     def step(images, explained):
+        # `flatten`: Keras hands back a list of one as its one element; here both ends of the cut are always lists.
         features, *beside = keras.tree.flatten(below(images, training=False))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(features)
@@ -190,20 +167,6 @@ def _step_of_jax(below, above):
     return lambda images, explained: traced([weights_of(below), weights_of(above)], images, explained)
 
 
-def _passes(model, images, classes, layer):
-    step = step_of(model, layer)
-    explained = np.eye(model.output_shape[-1], dtype=np.float32)[classes]
-    size = max(1, min(BATCH, len(images)))
-    both = zip(batches.filled(images, size), batches.filled(explained, size), strict=True)
-    for (some, batch), (_, target) in both:
-        count = some.stop - some.start
-        outputs = step(batch[..., None].astype(np.float32), target)
-        features, slopes = (np.asarray(a, np.float32)[:count] for a in outputs)
-        if not (np.isfinite(features).all() and np.isfinite(slopes).all()):
-            raise DataError(f"model {model.name}: features or gradients at {layer!r} are not finite; was it fitted?")
-        yield some, to_grid(features), to_grid(slopes)
-
-
 def _increases(model, images, classes, features):
     count = min(SCORECAM_CHANNELS, features.shape[-1])
     varying = np.argsort(-features.var((1, 2)), axis=1, kind="stable")[:, :count]
@@ -213,70 +176,12 @@ def _increases(model, images, classes, features):
     for row in rows:
         channels = features[row][..., varying[row]].transpose(2, 0, 1)
         low = channels.min((1, 2), keepdims=True)
-        shown = images[row] * _normalised(_resized(channels - low, size))
-        gains[row] = logits_of(model, shown)[:, classes[row]]
+        shown = images[row] * enlarged(channels - low, size)
+        gains[row] = batches.predict(model, shown, batch_size=count)[:, classes[row]]
     # Score-CAM subtracts the logit of an empty slice; the softmax that follows takes any constant out again.
     weights[rows[:, None], 0, 0, varying] = special.softmax(gains, axis=1)
     return weights
 
 
-def logits_of(model, images) -> np.ndarray:
-    """Return a model's logits for slices.
-
-    Args:
-        model: keras.Model from (n, S, S, 1) to logits (n, k).
-        images: (n, S, S), uint8 or float, 0 to 255.
-
-    Returns:
-        float64 (n, k).
-    """
-    logits = np.empty((len(images), model.output_shape[-1]))
-    for some, batch in batches.filled(images, max(1, min(BATCH, len(images)))):
-        outputs = model.predict_on_batch(batch[..., None].astype(np.float32))
-        logits[some] = np.asarray(outputs)[: some.stop - some.start]
-    return logits
-
-
-def _resized(pictures, size: int):
-    grown = keras.ops.image.resize(pictures[..., None], (size, size), "bilinear", data_format="channels_last")
-    return keras.ops.convert_to_numpy(grown)[..., 0]
-
-
-def _normalised(pictures):
-    peak = pictures.max((1, 2), keepdims=True)
-    return np.divide(pictures, peak, out=np.zeros_like(pictures), where=peak > 0)
-
-
-def _checked(model, images) -> np.ndarray:
-    images = np.asarray(images)
-    shape = model.input_shape
-    if len(shape) != 4 or shape[-1] != 1:
-        raise DataError(f"model {model.name}: takes {shape}; allowed: (None, S, S, 1)")
-    fits = images.ndim == 3 and images.shape[1] == images.shape[2] and shape[1] in (None, images.shape[1])
-    if not fits:
-        raise DataError(f"images: got shape {images.shape}; allowed for {model.name}: (n, {shape[1]}, {shape[2]})")
-    if images.dtype.kind not in "uif" or not np.isfinite(images).all():
-        raise DataError(f"images: got {images.dtype}, or values that are not finite; allowed: 0 to 255")
-    return images
-
-
-def _classes(model, images, classes) -> np.ndarray:
-    count = model.output_shape[-1]
-    if classes is None:
-        return logits_of(model, images).argmax(1)
-    classes = np.asarray(classes)
-    if classes.dtype.kind not in "ui" or classes.shape not in ((), (len(images),)):
-        raise DataError(f"classes: got {classes.dtype} {classes.shape}; allowed: one int, or ints ({len(images)},)")
-    if classes.size and (classes.min() < 0 or classes.max() >= count):
-        raise DataError(f"classes: got {classes.min()} to {classes.max()}; allowed: 0 to {count - 1}")
-    return np.broadcast_to(classes, len(images))
-
-
-def _layer(model, layer: str | None) -> str:
-    ranks = {x.name: len(x.output.shape) for x in model.layers[1:] if hasattr(x.output, "shape")}
-    places = [name for name, rank in ranks.items() if rank in (3, 4)]
-    if layer is None and places:
-        return places[-1]
-    if ranks.get(layer) not in (3, 4):
-        raise DataError(f"layer: got {layer!r}; {model.name} has these with places: {', '.join(places) or 'none'}")
-    return layer
+def _last_with_places(model) -> str:
+    return [x.name for x in model.layers[1:] if len(getattr(x.output, "shape", ())) in (3, 4)][-1]

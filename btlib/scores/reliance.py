@@ -9,9 +9,9 @@ from tqdm.auto import tqdm
 
 from btlib import params, watched
 from btlib.data.datasets import Dataset
+from btlib.fitting import batches
 from btlib.models import erasing
 from btlib.scores.classification import softmax
-from btlib.scores.gradcam import logits_of
 from btlib.scores.resampling import mean_intervals
 
 MARGIN = 2
@@ -37,7 +37,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
 
     Args:
         model: keras.Model from (n, S, S, 1) to logits.
-        slices: image_id, label, plane, patient_group and row (in `data`), one a row; those without a mask are left out.
+        slices: as of `explanations.test_slices`; those without a mask are left out.
         data: the data set, prepared as the model's run was.
         classes: names of the model's classes, in the order of its logits.
 
@@ -55,7 +55,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
             for erased, fill, picture in erased_slices(image, mask, about["image_id"], _donors(about, data)):
                 rows.append((about["image_id"], erased, fill, classes.index(about["label"])))
                 pictures.append(picture)
-        shares = softmax(logits_of(model, np.stack(pictures)))
+        shares = softmax(batches.predict(model, np.stack(pictures)))
         table = pd.DataFrame(rows, columns=["image_id", "erased", "fill", "true"])
         table["predicted"] = np.array(classes)[shares.argmax(1)]
         table["probability"] = shares[np.arange(len(shares)), table["true"]]
@@ -66,16 +66,12 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
 def erased_slices(
     image: np.ndarray, mask: np.ndarray, image_id: str, donor: Callable
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Go through a slice as it is and all its erased versions, the same whenever the arguments are the same.
+    """Yield a slice as it is and all its erased versions: erased and fill, as in `predictions`, and the picture.
 
     Args:
-        image: uint8 (S, S).
-        mask: bool (S, S), with at least one pixel; it is widened by `MARGIN`.
+        image, mask: uint8 and bool (S, S); the mask has at least one pixel and is widened by `MARGIN`.
         image_id: seeds what is drawn, with the names of place and fill.
         donor: from a region, bool (S, S), and a generator to a slice of another patient, uint8 (S, S), or None.
-
-    Yields:
-        erased, fill and the picture, uint8 (S, S), as in `predictions`.
     """
     yield "nothing", "", image
     head = erasing.head_of(image)
@@ -134,12 +130,10 @@ def summary(
     Args:
         table: `COLUMNS` with model, label, patient_id, as `explanations.pooled` returns it.
         trained: model to the fills that its training slices got; one that is not named was trained without any.
-        statistics: bootstrap samples and level.
-        seed: of the bootstrap.
 
     Returns:
-        model, erased, fill, trained (whether the model's training slices got the fill), by ("all" or "label"), group, slices,
-        patients, and accuracy and probability, each with _low and _high.
+        model, erased, fill, trained (of `trained`), by ("all" or "label"), group, slices, patients, and accuracy and
+        probability, each with _low and _high.
     """
     rows = []
     whole = table.assign(all="all slices", right=(table["predicted"] == table["label"]).astype(float))
@@ -147,10 +141,8 @@ def summary(
         for (model, erased, fill, group), some in whole.groupby(["model", "erased", "fill", by], sort=False):
             values, patients = some[["right", "probability"]], some["patient_id"]
             accuracy, probability = mean_intervals(values, patients, statistics, seed)
-            counts = len(some), patients.nunique()
-            rows.append(
-                (model, erased, fill, fill in trained.get(model, ()), by, group, *counts, *accuracy, *probability)
-            )
+            about = model, erased, fill, fill in trained.get(model, ()), by, group
+            rows.append((*about, len(some), patients.nunique(), *accuracy, *probability))
     scores = [f"{score}{end}" for score in ("accuracy", "probability") for end in ("", "_low", "_high")]
     about = ["model", "erased", "fill", "trained", "by", "group", "slices", "patients"]
     return pd.DataFrame(rows, columns=[*about, *scores])
