@@ -137,12 +137,10 @@ def test_a_table_that_is_not_there_is_named(tmp_path):
         explanations.read(run)
 
 
-def test_a_slice_is_explained_by_one_run(explained):
-    other = {name: table.assign(fit="f1") for name, table in explained.items()}
-    with pytest.raises(DataError, match=r"tiny: slice s\d+ is tested by 2 runs; allowed: by one"):
-        explanations.pooled({"tiny": [explained, other]}, "gradcam")
+def test_runs_of_one_model_are_put_together(explained):
     apart = {n: t.assign(fit="f1", image_id="x" + t["image_id"]) for n, t in explained.items()}
     both = explanations.pooled({"tiny": [explained, apart]}, "gradcam")
+    assert list(both)[:2] == ["model", "image_id"] and set(both["model"]) == {"tiny"}
     assert both["fit"].value_counts().to_dict() == dict.fromkeys(["f0", "f1"], len(explained["gradcam"]))
 
 

@@ -39,9 +39,8 @@ _TOGETHER = 64
 def slices_of(run: runs.Run, role: str = "test") -> pd.DataFrame:
     """Return the slices of a run's part (the role "test" or "validation"), one a row, in the order of its predictions.
 
-    Returns:
-        image_id, fit (the run's id), label, patient_id, patient_group, plane, predicted, confidence (the predicted class's
-        probability, 0 to 1), outcome ("right" or "wrong"), class_index (of the predicted class, which maps explain).
+    Columns are image_id, fit (the run's id), label, patient_id, patient_group, plane, predicted, confidence (the predicted
+    class's probability, 0 to 1), outcome ("right" or "wrong") and class_index (of the predicted class, which maps explain).
     """
     table = run.predictions(role)
     shares = softmax(table[runs.logits_of(run.fit.classes)].to_numpy())
@@ -65,21 +64,12 @@ def test_slices(run: runs.Run, data: Dataset, role: str = "test") -> pd.DataFram
 
 
 def pictures(run: runs.Run, data: Dataset, methods: Sequence[str]) -> tuple:
-    """Return the test slices of a run as pictures, with the maps of the predicted classes.
+    """Return the test slices of a run as pictures, in the order of `test_slices`, with the maps of the predicted classes.
 
-    Args:
-        run: the fitted model.
-        data: the data set, prepared as the run was.
-        methods: keys of `cams.METHODS`.
-
-    Returns:
-        images and masks, uint8 (n, S, S), method to maps, float32 (n, S, S), in the order of `test_slices`, and the
-        maps' grid in words ("10 x 10").
+    They are images and masks, uint8 (n, S, S), method to maps, float32 (n, S, S), and the maps' grid in words ("10 x 10").
     """
-    slices = test_slices(run, data)
-    images, masks = (pixels[slices["row"].to_numpy()] for pixels in (data.images, data.masks))
-    layer = models.REGISTRY[run.fit.model].feature_layer
-    coarse = gradcam.coarse_maps(run.model(), images, slices["class_index"].to_numpy(), methods, layer)
+    network = _Network(run, data, methods)
+    (images, masks), coarse = network.pixels, network.maps_of(methods)
     maps = {method: gradcam.enlarged(heat, images.shape[1]) for method, heat in coarse.items()}
     return images, masks, maps, localisation.in_words(coarse[methods[0]].shape[1:])
 
@@ -99,25 +89,22 @@ def explain_run(run: runs.Run, data: Dataset, settings: params.GradCAM, seed: in
     Raises:
         DataError: a table is missing and the run was brought here without its model.
     """
-    network, masked = _Network(run, data, settings, seed), (data.manifest["mask_area"] > 0).sum()
+    network, masked = _Network(run, data, settings.methods, seed), (data.manifest["mask_area"] > 0).sum()
+    tolerance, steps = settings.tolerance_px, settings.deletion_steps
     identity = {"version": VERSION, "data": data.fingerprint, "masks": int(masked)}
     shown = identity | {"methods": list(settings.methods), "seed": seed}
-    _keep(run, "gradcam", shown | {"tolerance_px": settings.tolerance_px}, network.scores)
+    _keep(run, "gradcam", shown | {"tolerance_px": tolerance}, lambda: network.scores(tolerance))
     _keep(run, "erased", identity, network.erased)
-    _keep(run, "insertion", shown | {"deletion_steps": settings.deletion_steps}, network.insertion)
+    _keep(run, "insertion", shown | {"deletion_steps": steps}, lambda: network.insertion(steps))
     _keep(run, "cascade", shown, network.cascade)
     return read(run)
 
 
 def read(run: runs.Run) -> dict[str, pd.DataFrame]:
-    """Return the kept tables of a run; no model and no data set are needed.
+    """Return the kept tables of a run, by the names of `TABLES`, or raise DataError where one is missing.
 
-    Returns:
-        The names of `TABLES` to tables: the columns of `slices_of` without class_index, then those of `TABLES`. "erased"
-        says what is predicted of the erased slice, and with confidence and outcome left out.
-
-    Raises:
-        DataError: a table is missing.
+    Their columns are those of `slices_of` without class_index, then those of `TABLES`. "erased" says what is predicted of
+    the erased slice, with confidence and outcome left out.
     """
     about, tables = slices_of(run).drop(columns="class_index"), {}
     for name, columns in TABLES.items():
@@ -132,24 +119,9 @@ def read(run: runs.Run) -> dict[str, pd.DataFrame]:
 
 
 def pooled(explained: dict[str, Sequence[dict]], name: str) -> pd.DataFrame:
-    """Put a table of several models and their folds together, told by a first column model.
-
-    Args:
-        explained: model to what `explain_run` or `read` returned for each of its runs, which test no slice twice.
-        name: key of `TABLES`.
-
-    Raises:
-        DataError: two runs of a model test the same slice.
-    """
-    parts = []
-    for model, tables in explained.items():
-        both = pd.concat([t[name] for t in tables], ignore_index=True)
-        twice = both[["image_id", "fit"]].drop_duplicates()["image_id"].value_counts()
-        if len(twice) and twice.iloc[0] > 1:
-            raise DataError(f"{model}: slice {twice.index[0]} is tested by {twice.iloc[0]} runs; allowed: by one")
-        both.insert(0, "model", model)
-        parts.append(both)
-    return pd.concat(parts, ignore_index=True)
+    """Put one of `TABLES` of several models' runs, as of `read`, together, told by a first column model."""
+    parts = {model: pd.concat([each[name] for each in tables]) for model, tables in explained.items()}
+    return pd.concat(parts, names=["model"]).reset_index("model").reset_index(drop=True)
 
 
 def _keep(run: runs.Run, name: str, identity: dict, make: Callable) -> None:
@@ -170,8 +142,8 @@ def _keep(run: runs.Run, name: str, identity: dict, make: Callable) -> None:
 class _Network:
     """A run's network and what its tables need of it, each read or made when first asked for."""
 
-    def __init__(self, run, data, settings, seed):
-        self.run, self.data, self.settings, self.seed = run, data, settings, seed
+    def __init__(self, run, data, methods, seed=0):
+        self.run, self.data, self.methods, self.seed = run, data, methods, seed
         self.layer = models.REGISTRY[run.fit.model].feature_layer
 
     @cached_property
@@ -203,8 +175,8 @@ class _Network:
     def coarse(self):
         """Method, or control that needs a network, to the maps of all test slices on the layer's grid."""
         steps = faithfulness.cascade_steps(models.depths(self.model, self.run.fit.model))
-        first, whole = self.settings.methods[:1], list(steps.values())[-1]
-        maps = self.maps_of(self.settings.methods)
+        first, whole = self.methods[:1], list(steps.values())[-1]
+        maps = self.maps_of(self.methods)
         with faithfulness.altered(self.model, steps["head"], faithfulness.shuffled(self.seed)):
             maps["head shuffled"] = self.maps_of(first)[first[0]]
         with faithfulness.altered(self.model, whole, faithfulness.randomised(self.seed)):
@@ -221,7 +193,7 @@ class _Network:
         about, grid = self.slices.iloc[rows], next(iter(self.coarse.values())).shape[1:]
         maps = {}
         for method, heat in self.coarse.items():
-            kind = "map" if method in self.settings.methods else "control"
+            kind = "map" if method in self.methods else "control"
             maps[method, kind, localisation.in_words(grid)] = gradcam.enlarged(heat[rows], images.shape[1])
         groups = about["patient_group"].to_numpy()
         drawn = localisation.controls(images, masks, about["class_index"], groups, self.training, grid)
@@ -229,7 +201,7 @@ class _Network:
             maps[name, "ceiling" if name == localisation.CEILING else "control", words] = heat
         return maps
 
-    def scores(self):
+    def scores(self, tolerance):
         masked = np.flatnonzero(self.pixels[1].any((1, 2)))
         tables = [pd.DataFrame(columns=TABLES["gradcam"])]
         starts = range(0, len(masked), _TOGETHER)
@@ -238,18 +210,18 @@ class _Network:
             masks = self.pixels[1][rows]
             distance = localisation.distances(masks)
             for about, heat in self.maps(rows).items():
-                table = localisation.scores(heat, masks, self.settings.tolerance_px, distance)
+                table = localisation.scores(heat, masks, tolerance, distance)
                 tables.append(self.described(rows, about, table))
         return pd.concat(tables[1:] or tables, ignore_index=True)
 
     def erased(self):
         return reliance.predictions(self.model, self.slices, self.data, self.run.fit.classes)
 
-    def insertion(self):
+    def insertion(self, steps):
         rows, tables = self.followed, []
         images, classes = self.pixels[0][rows], self.slices["class_index"].to_numpy()[rows]
         ends = faithfulness.ends_of(self.model, images)
-        maps, steps = self.maps(rows), self.settings.deletion_steps
+        maps = self.maps(rows)
         own_grid = next(iter(maps))[2]
         for about, heat in maps.items():
             if about[1] != "ceiling" and about[2] == own_grid:
@@ -258,7 +230,7 @@ class _Network:
         return pd.concat(tables, ignore_index=True)
 
     def cascade(self):
-        rows, method, size = self.followed, self.settings.methods[0], self.pixels[0].shape[1]
+        rows, method, size = self.followed, self.methods[0], self.pixels[0].shape[1]
         fitted = gradcam.enlarged(self.coarse[method][rows], size)
         steps = faithfulness.cascade_steps(models.depths(self.model, self.run.fit.model))
         tables = []

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from btlib import DataError
 from btlib.scores.gradcam import enlarged
 
 SCORES = ("energy", "pointing", "pointing_tolerance", "iou")
@@ -21,28 +20,19 @@ def scores(maps, masks, tolerance: int, distance=None) -> pd.DataFrame:
         maps: (n, S, S), 0 or more.
         masks: (n, S, S), nonzero inside; every mask has at least one pixel.
         tolerance: the pointing game's, in pixels of these S x S slices.
-        distance: what `distances(masks)` returned, where several maps of the same slices are scored; None to work it out.
+        distance: what `distances(masks)` returned, where several maps of the same slices are scored.
 
     Returns:
         One row a map, each column 0 to 1:
         energy: share of the map's sum that lies inside (energy-based pointing game: Wang et al. 2020, arXiv 1910.01279,
         section 4.4; relevance mass accuracy: Arras et al. 2022, doi 10.1016/j.inffus.2021.11.008);
-        pointing, pointing_tolerance: whether the largest value lies inside, or within `tolerance` of it (pointing game:
-        Zhang et al. 2018, doi 10.1007/s11263-017-1059-x, who allow 15 pixels); where several pixels are largest, the
-        share of them;
+        pointing, pointing_tolerance: whether the largest value lies inside, or within `tolerance` of it, or the share of
+        several (pointing game: Zhang et al. 2018, doi 10.1007/s11263-017-1059-x, who allow 15 pixels);
         iou: intersection over union of the mask and the map's largest pixels, as many as the mask has, so that no
-        threshold is chosen; zeros are never among them, and pixels tied at the threshold count by their expectation;
-        chance: the mask's share of the slice, which is the energy and the pointing score of a map without content.
+        threshold is chosen; zeros are never among them, and pixels tied at the threshold count by their expectation.
         A map that is zero everywhere scores 0.
-
-    Raises:
-        DataError: shapes differ, or a mask is empty.
     """
     maps, inside = np.asarray(maps, np.float32), np.asarray(masks) > 0
-    if maps.shape != inside.shape or maps.ndim != 3:
-        raise DataError(f"masks: got shape {inside.shape}; allowed: that of the maps, {maps.shape}")
-    if len(maps) and not inside.any((1, 2)).all():
-        raise DataError("masks: one is empty; such slices have no score and must be left out")
     near = (distances(inside) if distance is None else distance) <= tolerance
     top = (maps == maps.max((1, 2), keepdims=True)) & (maps > 0)
     flat = maps.reshape(len(maps), -1), inside.reshape(len(maps), -1)
@@ -52,7 +42,6 @@ def scores(maps, masks, tolerance: int, distance=None) -> pd.DataFrame:
             "pointing": _share(top, inside),
             "pointing_tolerance": _share(top, near),
             "iou": [_iou_of_equal_area(heat, mask) for heat, mask in zip(*flat, strict=True)],
-            "chance": inside.mean((1, 2)),
         },
         dtype=float,
     )
@@ -82,15 +71,7 @@ def _iou_of_equal_area(heat, mask) -> float:
 
 
 def on_grid(pictures, grid: tuple[int, int]) -> np.ndarray:
-    """Return what a map of some grid can show of pictures: their mean over each cell, drawn as Grad-CAM maps are.
-
-    Args:
-        pictures: (n, S, S), 0 or more.
-        grid: cells down and across, at most S each.
-
-    Returns:
-        float32 (n, S, S), each divided by its largest value.
-    """
+    """Return what a map of a grid can show of pictures, (n, S, S), 0 or more: the mean over each cell, drawn as maps."""
     pictures = np.asarray(pictures, np.float32)
     size = pictures.shape[-1]
     down, across = (_cells(cells, size) for cells in grid)
@@ -98,7 +79,7 @@ def on_grid(pictures, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _cells(cells: int, size: int) -> np.ndarray:
-    """Return the share (cells, size) that each of `size` pixels in a row has in each cell's mean."""
+    """The share (cells, size) that each of `size` pixels in a row has in each cell's mean."""
     ends = np.linspace(0, size, cells + 1)
     pixel = np.arange(size)
     overlap = np.minimum(ends[1:, None], pixel + 1) - np.maximum(ends[:-1, None], pixel)
@@ -109,19 +90,15 @@ def controls(images, masks, classes, groups, training, grid: tuple[int, int]) ->
     """Return maps that no network had a part in, each as it is and on the grid of a network's map, and the ceiling.
 
     Args:
-        images: (n, S, S) uint8.
-        masks: (n, S, S), nonzero inside.
-        classes: (n,) int, the class explained in each slice.
-        groups: (n,) patient groups.
+        images, masks: (n, S, S), uint8; masks are nonzero inside.
+        classes, groups: (n,), the class explained in each slice, int, and its patient group.
         training: masks (m, S, S), classes (m,) int and patient groups (m,) of training slices.
         grid: cells down and across of the network's map.
 
     Returns:
         (name, grid in words) to float32 (n, S, S): "uniform", which scores what chance does; "centred Gaussian", standard
-        deviation a quarter of the side; "class-average mask", where tumours of that class lie in training slices of
-        other patients; "brightness", the slice itself; "edges", the size of its gradient (Gaussian, 1/80 of the side and at
-        least a pixel).
-        And `CEILING`, on the map's grid alone.
+        deviation a quarter of the side; "class-average mask" (`class_average`); "brightness", the slice itself; "edges",
+        the size of its gradient (Gaussian, 1/80 of the side and at least a pixel). And `CEILING`, on the map's grid alone.
     """
     images = np.asarray(images, np.float32)
     size = images.shape[1]
@@ -142,12 +119,9 @@ def controls(images, masks, classes, groups, training, grid: tuple[int, int]) ->
 
 
 def class_average(classes, groups, training_masks, training_classes, training_groups) -> np.ndarray:
-    """Return where tumours of a slice's class lie in the training slices of all other patients.
+    """Return the share of other patients' training slices of a slice's class that have tumour there, float32 (n, S, S).
 
-    Arguments as for `controls`.
-
-    Returns:
-        float32 (n, S, S), the share of those slices that have tumour there, 0 to 1; zeros where there are none.
+    Arguments as for `controls`; zeros where there are no such slices.
     """
     masks = np.asarray(training_masks) > 0
     labels, owners = np.asarray(training_classes, int), np.asarray(training_groups)

@@ -9,7 +9,6 @@ from btlib.scores import localisation
 from btlib.scores.resampling import mean_intervals
 
 GROUPS = ("all", "label", "outcome", "plane")
-"""What slices are grouped by."""
 
 
 def summary(table: pd.DataFrame, scores: Sequence[str], statistics: params.Statistics, seed: int) -> pd.DataFrame:
@@ -18,46 +17,36 @@ def summary(table: pd.DataFrame, scores: Sequence[str], statistics: params.Stati
     Args:
         table: what `explanations.pooled` returns for "gradcam" or "insertion".
         scores: its columns to average, for example `localisation.SCORES`.
-        statistics: bootstrap samples and level.
-        seed: of the bootstrap.
 
     Returns:
-        model, method, kind, grid, by ("all", "label", "outcome", "plane"), group, score, slices, patients, mean, low, high.
-        A group without slices has no row.
+        model, method, kind, grid, by (of `GROUPS`), group, score, slices, patients, mean, low, high.
     """
-    rows, names = [], ["model", "method", "kind", "grid"]
-    whole = table.assign(all="all slices")
-    for by in GROUPS:
-        for (*about, group), some in whole.groupby([*names, by], sort=False):
-            counts = len(some), some["patient_id"].nunique()
-            intervals = mean_intervals(some[list(scores)], some["patient_id"], statistics, seed)
-            for score, value in zip(scores, intervals, strict=True):
-                rows.append((*about, by, group, score, *counts, *value))
-    columns = [*names, "by", "group", "score", "slices", "patients", "mean", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    groups = ["model", "method", "kind", "grid", "by", "group"]
+    slices = table.assign(all="all slices")
+    parts = [_means(slices.assign(by=by, group=slices[by]), groups, scores, statistics, seed) for by in GROUPS]
+    return pd.concat(parts, ignore_index=True)
 
 
 def cascade_summary(table: pd.DataFrame, statistics: params.Statistics, seed: int) -> pd.DataFrame:
-    """Average the cascade over slices, with intervals over patients.
+    """Average the table "cascade" as `summary` does: model, number, step, score, slices, mean, low, high."""
+    scores = ["rank_correlation", "ssim"]
+    return _means(table, ["model", "number", "step"], scores, statistics, seed).drop(columns="patients")
 
-    Arguments as for `summary`, of the table "cascade".
 
-    Returns:
-        model, number, step, score ("rank_correlation" or "ssim"), slices, mean, low, high.
-    """
-    rows, scores = [], ["rank_correlation", "ssim"]
-    for about, some in table.groupby(["model", "number", "step"], sort=False):
-        intervals = mean_intervals(some[scores], some["patient_id"], statistics, seed)
-        rows += [(*about, score, len(some), *value) for score, value in zip(scores, intervals, strict=True)]
-    return pd.DataFrame(rows, columns=["model", "number", "step", "score", "slices", "mean", "low", "high"])
+def _means(table, groups, scores, statistics, seed) -> pd.DataFrame:
+    rows = []
+    for about, some in table.groupby(groups, sort=False):
+        counts = len(some), some["patient_id"].nunique()
+        intervals = mean_intervals(some[list(scores)], some["patient_id"], statistics, seed)
+        rows += [(*about, score, *counts, *interval) for score, interval in zip(scores, intervals, strict=True)]
+    return pd.DataFrame(rows, columns=[*groups, "score", "slices", "patients", "mean", "low", "high"])
 
 
 def against_controls(table: pd.DataFrame) -> pd.DataFrame:
     """Say of every method of a `summary` whether it exceeds each control with intervals that do not overlap.
 
-    Returns:
-        model, method, grid, by ("all" or "label"), group, score, mean, low, high, control, control_grid, control_mean,
-        control_low, control_high, exceeds (bool).
+    Columns are model, method, grid, by ("all" or "label"), group, score, mean, low, high, control, control_grid,
+    control_mean, control_low, control_high, exceeds (bool).
     """
     scores = list(localisation.SCORES)
     some = table[table["by"].isin(["all", "label"]) & table["score"].isin(scores)]
@@ -92,17 +81,14 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 def pick(slices: pd.DataFrame) -> pd.DataFrame:
     """Choose slices to show by rule: of each class, right and wrong, the most, the median and the least confident.
 
-    Returns:
-        Rows of `slices`, as `explanations.test_slices` returns them, their index kept, with `rule` ("highest", "median" or
-        "lowest"); a group of fewer than three slices gives what it has.
+    Rows of `slices` (`explanations.test_slices`) come back with their index and `rule` ("highest", "median" or "lowest"); a
+    group of fewer than three slices gives what it has.
     """
     parts = []
     for label in slices["label"].unique():
         for outcome in ("right", "wrong"):
             group = slices[(slices["label"] == label) & (slices["outcome"] == outcome)]
             group = group.sort_values("confidence", ascending=False, kind="stable")
-            count = len(group)
-            places = {0: "highest", (count - 1) // 2: "median", count - 1: "lowest"} if count > 2 else None
-            places = places or dict(zip(range(count), ("highest", "lowest"), strict=False))
-            parts += [group.iloc[[place]].assign(rule=rule) for place, rule in places.items()]
+            places = {len(group) - 1: "lowest", (len(group) - 1) // 2: "median", 0: "highest"} if len(group) else {}
+            parts += [group.iloc[[place]].assign(rule=rule) for place, rule in sorted(places.items())]
     return pd.concat(parts)
