@@ -11,16 +11,10 @@ GRID = 96
 CELLS = 12
 """Cells along a side of a signature."""
 ORIENTATIONS = (
-    ("identity", False, False, False),
-    ("flip left-right", False, False, True),
-    ("flip up-down", False, True, False),
-    ("rotate 180", False, True, True),
-    ("transpose", True, False, False),
-    ("rotate 90", True, False, True),
-    ("rotate 270", True, True, False),
-    ("transpose and rotate 180", True, True, True),
+    *("identity", "flip left-right", "flip up-down", "rotate 180"),
+    *("transpose", "rotate 90", "rotate 270", "transpose and rotate 180"),
 )
-"""What may have been done to a slice: name, transposed (a MATLAB file read without care is), upside down, mirrored."""
+"""What may have been done to a slice: four of it as it is, and of it transposed (a MATLAB file read without care is)."""
 INVERSE = np.array((0, 1, 2, 3, 4, 6, 5, 7))
 """The orientation that undoes each."""
 WHOLE = ((0.0, 1.0), (0.0, 1.0))
@@ -36,7 +30,7 @@ def head(picture: np.ndarray) -> np.ndarray:
 def _box(picture: np.ndarray) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom of the head, in pixels: the rows and columns that are not air.
 
-    Tight on all four sides, unlike the square that models are given, so that a changed aspect ratio drops out too.
+    Tight on all sides, unlike the square that models are given, so that a changed aspect ratio drops out too.
     """
     smooth = uniform_filter(picture, 3)
     head = smooth > erasing.otsu(smooth) / 2  # it moves with the noise in the air
@@ -49,14 +43,9 @@ def _box(picture: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def signatures(heads: np.ndarray, window=WHOLE) -> np.ndarray:
-    """Describe heads by the ranks of 12 x 12 cells, so that size and window drop out.
+    """Describe heads, uint8 (n, GRID, GRID), by the ranks of 12 x 12 cells in a window, whatever their size and contrast.
 
-    Args:
-        heads: uint8 (n, GRID, GRID).
-        window: what of the head to look at: centre and length, down and across.
-
-    Returns:
-        float32 (n, 144), mean zero and length one, or all zero for a head without structure.
+    The result is float32 (n, 144), mean zero and length one, or all zero for a head without structure.
     """
     down, across = (_means(0.5 + centre - length / 2, 0.5 + centre + length / 2) for centre, length in window)
     from scipy.stats import rankdata  # here, as it takes a second to import
@@ -81,10 +70,9 @@ def _means(low: float, high: float) -> np.ndarray:
 
 def turned(images: np.ndarray, turn: int) -> np.ndarray:
     """Return square images (n, side, side) in one of `ORIENTATIONS`, given by its place."""
-    _, transposed, upside_down, mirrored = ORIENTATIONS[turn]
-    images = images.swapaxes(1, 2) if transposed else images
-    images = images[:, ::-1] if upside_down else images
-    return images[:, :, ::-1] if mirrored else images
+    images = images.swapaxes(1, 2) if turn >= 4 else images
+    images = images[:, ::-1] if turn % 4 >= 2 else images
+    return images[:, :, ::-1] if turn % 2 else images
 
 
 def equalised(heads: np.ndarray) -> np.ndarray:

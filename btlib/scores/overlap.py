@@ -6,12 +6,12 @@ neighbours; then the pixels decide: the two heads are laid upon each other and t
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from btlib import DataError
 from btlib.scores import heads, registration
 
 NEIGHBOURS = 12
@@ -24,7 +24,8 @@ slice's best score lies between 0.77 and 0.97, and copies changed on purpose lie
 NEAR = 0.8
 """Least correlation of near-identical neighbours. The 623 pairs of real slices above it are all of one group (586
 of one patient id): slices next to each other in one head. The nearest two of different groups reach 0.79."""
-NAMES = np.array([name for name, *_ in heads.ORIENTATIONS])
+NAMES = np.array(heads.ORIENTATIONS)
+TURNS = range(len(NAMES))
 CUTS = ((0.0, 1.0), (-0.075, 0.85), (0.075, 0.85), (-0.15, 0.7), (0.15, 0.7), (0.0, 0.82), (0.0, 0.68))
 """What may be left of the head along one axis: centre and length of it, in lengths of the head."""
 _, *WINDOWS = ((down, across) for down in CUTS for across in CUTS)
@@ -37,7 +38,7 @@ SMALL = 1_000_000
 """Dot products of signatures below which one thread is fastest."""
 
 
-def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
+def audit(a, b) -> pd.DataFrame:
     """Find the slices of one data set that are copies of slices of another.
 
     Found are exact, re-encoded, resized (also one axis alone), padded, mirrored, quarter-turned, re-windowed and
@@ -47,48 +48,31 @@ def audit(a, b, threshold: float = COPY) -> pd.DataFrame:
     air as bright as a head.
 
     Args:
-        a: the later set (copies are looked for here): anything with `manifest` and `images`, uint8 (n, S, S).
-        b: the earlier set (sources are looked for here), likewise.
-        threshold: least score of a pair, 0 to 1.
+        a, b: the later set (of copies) and the earlier (of sources), with `manifest` and `images`, uint8 (n, S, S).
 
     Returns:
-        Columns image_id_a, image_id_b, score (correlation of fine structure, -1 to 1), transform (what was done to b)
+        Columns image_id_a, image_id_b, score (correlation of fine structure, `COPY` to 1), transform (what was done to b)
         and exact (equal, pixel by pixel); a slice may have several sources, such as slices next to each other. Sorted
         by image_id_a in the order of a, then best first.
-
-    Raises:
-        DataError: images and manifest differ in length.
     """
-    for name, data in (("a", a), ("b", b)):
-        if len(data.images) != len(data.manifest):
-            raise DataError(
-                f"audit: {name} has {len(data.images)} images and {len(data.manifest)} rows in its manifest"
-            )
-    return _table(_pairs(_heads(a.images), _heads(b.images), threshold), a, b)
+    return _table(_best_first(_copies(_side(_heads(a.images)), _side(_heads(b.images)), COPY)), a, b)
 
 
-def within(a, threshold: float = NEAR) -> pd.DataFrame:
+def within(a) -> pd.DataFrame:
     """Find the near-identical neighbours inside one data set: copies, and slices next to each other in one head.
 
     Copies may be mirrored, re-encoded, resized, padded and re-windowed; turned or cropped ones are not looked for.
-
-    Args:
-        a: anything with `manifest` and `images`, uint8 (n, S, S).
-        threshold: least score of a pair, 0 to 1.
-
-    Returns:
-        As `audit`, each pair once.
+    Arguments and columns as `audit`, the score from `NEAR`; each pair once.
     """
-    cut = _heads(a.images)
-    return _table(_pairs(cut, cut, threshold, apart=True), a, a)
+    side = _side(_heads(a.images))
+    # Only the two orientations that are the same both ways, so that each pair is looked at once.
+    return _table(_best_first(_compared(side, side, NEAR, turns=(0, 1), apart=True)), a, a)
 
 
 def crossing(pairs: pd.DataFrame, split: pd.DataFrame) -> int:
     """Count the test slices that have a near-identical neighbour in training.
 
-    Args:
-        pairs: as `within` returns it.
-        split: columns image_id and role (train, validation or test).
+    Pairs are of `within`; split has the columns image_id and role (train, validation or test).
     """
     role = dict(zip(split["image_id"], split["role"], strict=True))
     ends = pairs[["image_id_a", "image_id_b"]].to_numpy()
@@ -96,16 +80,13 @@ def crossing(pairs: pd.DataFrame, split: pd.DataFrame) -> int:
     return len({x for x, y in both if role.get(x) == "test" and role.get(y) == "train"})
 
 
-def candidates(
-    a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS, threshold: float | np.ndarray = SIMILAR
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def candidates(a: np.ndarray, b: np.ndarray, k: int, threshold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the rows of b most like each row of a, by scikit-learn's brute-force search, whose memory is bounded.
 
     Args:
-        a: float32 (n, d) signatures, of length one or zero.
-        b: float32 (m, d) signatures, likewise.
+        a, b: float32 (n, d) and (m, d) signatures, of length one or zero.
         k: rows of b kept for a row of a.
-        threshold: what a dot product must exceed, 0 or more; one for all or (n,), one for each row of a.
+        threshold: what a dot product must exceed, 0 or more: one for all, or (n,).
 
     Returns:
         row of a, row of b, dot product: one entry a candidate, sorted by row of a, then best first.
@@ -142,39 +123,41 @@ def search(heads_a: np.ndarray, heads_b: np.ndarray | None = None, threshold: fl
         a's head that b shows) and tone (mean distance of their sorted grey levels, 0 to 255, where both show). Sorted
         by a, then best first.
     """
-    apart, b = heads_b is None, heads_a if heads_b is None else heads_b
-    even_a = heads.equalised(heads_a)
-    even_b = even_a if apart else heads.equalised(heads_b)
-    plain, everyone = heads.signatures(heads_a), np.arange(len(heads_a))
-    turns = range(len(heads.ORIENTATIONS))
-    pairs = _passed(even_a, even_b, _proposed(plain, b, everyone, (heads.WHOLE,), turns, apart), threshold)
-    # Only slices that nothing was found for can be crops, or turned; where copies abound they are few.
-    rest = np.setdiff1d(everyone, pairs[["a", "b"] if apart else "a"])
-    crops = _passed(even_a, even_b, _proposed(plain, b, rest, WINDOWS, (0, 1), apart), threshold)
-    pairs = pd.concat([pairs, crops])
+    apart = heads_b is None
+    a = _side(heads_a)
+    b = a if apart else _side(heads_b)
+    pairs = _copies(a, b, threshold, apart)
     if not apart:
-        rest = np.setdiff1d(np.arange(len(b)), pairs["b"])
-        crops = _passed(even_b, even_a, _proposed(heads.signatures(b), heads_a, rest, WINDOWS, (0, 1)), threshold)
-        pairs = pd.concat([pairs, _exchanged(crops)])
-    rest = np.setdiff1d(everyone, pairs[["a", "b"] if apart else "a"])
-    turned = _passed(even_a, even_b, _proposed(plain, b, rest, (heads.WHOLE,), (0, 1), apart), threshold, turning=True)
-    pairs = _best_first(pd.concat([pairs, turned]), apart)
-    return _described(pairs, heads_a, b)
+        rest = np.setdiff1d(np.arange(len(heads_b)), pairs["b"])
+        pairs = pd.concat([pairs, _exchanged(_compared(b, a, threshold, rest, WINDOWS, (0, 1)))])
+    rest = np.setdiff1d(np.arange(len(heads_a)), pairs[["a", "b"] if apart else "a"])
+    turned = _compared(a, b, threshold, rest, turns=(0, 1), apart=apart, turning=True)
+    return _described(_best_first(pd.concat([pairs, turned]), apart), a.heads, b.heads)
 
 
-def _pairs(heads_a, heads_b, threshold: float, apart: bool = False) -> pd.DataFrame:
-    """Return all pairs that pass as `_passed` gives them, sorted by row of a, then best first."""
-    even_a, even_b = heads.equalised(heads_a), heads.equalised(heads_b)
-    plain, everyone = heads.signatures(heads_a), np.arange(len(heads_a))
-    # Inside one set, only the two that are the same both ways, so that each pair is looked at once.
-    turns = range(2 if apart else len(heads.ORIENTATIONS))
-    pairs = _passed(even_a, even_b, _proposed(plain, heads_b, everyone, (heads.WHOLE,), turns, apart), threshold)
-    if not apart:
-        # Only slices that nothing was found for can be crops; where copies abound they are few.
-        rest = np.setdiff1d(everyone, pairs.loc[pairs["score"] >= COPY, "a"])
-        crops = _passed(even_a, even_b, _proposed(plain, heads_b, rest, WINDOWS, (0, 1)), threshold)
-        pairs = pd.concat([pairs, crops])
-    return _best_first(pairs)
+class _Side(NamedTuple):
+    """The heads of one of two sets, uint8 (n, 96, 96): as they are, equalised, and their signatures."""
+
+    heads: np.ndarray
+    even: np.ndarray
+    plain: np.ndarray
+
+
+def _side(cut: np.ndarray) -> _Side:
+    return _Side(cut, heads.equalised(cut), heads.signatures(cut))
+
+
+def _copies(a: _Side, b: _Side, threshold: float, apart: bool = False) -> pd.DataFrame:
+    """Compare whole heads in all orientations, then crops of those for which nothing was found; few where copies abound."""
+    pairs = _compared(a, b, threshold, apart=apart)
+    rest = np.setdiff1d(np.arange(len(a.heads)), pairs[["a", "b"] if apart else "a"])
+    return pd.concat([pairs, _compared(a, b, threshold, rest, WINDOWS, (0, 1), apart)])
+
+
+def _compared(a, b, threshold, rows=None, windows=(heads.WHOLE,), turns=TURNS, apart=False, turning=False):
+    """Return the pairs of some rows of a (None: all) with b that pass, as `_passed` gives them."""
+    rows = np.arange(len(a.heads)) if rows is None else rows
+    return _passed(a.even, b.even, _proposed(a.plain, b.heads, rows, windows, turns, apart), threshold, turning)
 
 
 def _proposed(plain, heads_b, rows, windows, turns, apart: bool = False):
@@ -215,10 +198,9 @@ def _passed(even_a, even_b, proposed, threshold: float, turning: bool = False) -
     i, j, turn, start = proposed
 
     def laid(batch):
-        source = _oriented(even_b, j[batch], turn[batch]) / np.float32(255)
-        score, shift, matrix = registration.lay(
-            even_a[i[batch]] / np.float32(255), source, start[batch], threshold, turning
-        )
+        a = even_a[i[batch]] / np.float32(255)
+        b = _oriented(even_b, j[batch], turn[batch]) / np.float32(255)
+        score, shift, matrix = registration.lay(a, b, start[batch], threshold, turning)
         return np.column_stack([score, shift, matrix.reshape(-1, 4)])
 
     batches = [np.arange(first, min(first + BATCH, len(i))) for first in range(0, len(i), BATCH)]
@@ -257,8 +239,8 @@ def _best_first(pairs: pd.DataFrame, apart: bool = False) -> pd.DataFrame:
     ends = np.sort(pairs[["a", "b"]], axis=1) if apart else pairs[["a", "b"]].to_numpy()
     keyed = pairs.assign(first=ends[:, 0], second=ends[:, 1], rounded=-pairs["score"].round(3))
     best = keyed.sort_values(["first", "second", "rounded", "turn"], kind="stable").drop_duplicates(["first", "second"])
-    best = best.assign(falling=-best["score"]).sort_values(["a", "falling", "b"], kind="stable")
-    return best[list(pairs.columns)].reset_index(drop=True)
+    best = best.sort_values(["a", "score", "b"], ascending=[True, False, True], ignore_index=True)
+    return best[list(pairs.columns)]
 
 
 def _described(pairs: pd.DataFrame, heads_a, heads_b) -> pd.DataFrame:
@@ -271,18 +253,12 @@ def _described(pairs: pd.DataFrame, heads_a, heads_b) -> pd.DataFrame:
         source = _oriented(heads_b, b[rows], turn[rows])
         laid, inside = registration.warp(source, shift[rows], matrix[rows], turning=True)
         covered[rows] = inside.mean(axis=(1, 2))
-        for row, *one in zip(range(first, len(pairs)), heads_a[a[rows]], laid, inside > 0, strict=False):
-            tone[row] = _distance(*one)
+        for row, head, other, both in zip(range(first, len(pairs)), heads_a[a[rows]], laid, inside > 0, strict=False):
+            tone[row] = np.abs(np.sort(head[both]) - np.sort(np.rint(other[both]))).mean()
     angle = np.degrees(np.arctan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1]))
     shown = np.clip(covered * np.linalg.det(matrix), 0, 1)
     table = pairs[["a", "b", "score"]].assign(transform=NAMES[turn])
     return table.assign(angle=angle, shown=shown, covered=covered, tone=tone)
-
-
-def _distance(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> float:
-    """Return the mean distance of two pictures' sorted grey levels: Wasserstein's of their histograms."""
-    counts = [np.bincount(np.rint(x[inside]).astype(int), minlength=256) for x in (a, b)]
-    return float(np.abs(np.cumsum(counts[0] - counts[1])).sum() / max(inside.sum(), 1))
 
 
 def _table(pairs: pd.DataFrame, a, b) -> pd.DataFrame:
@@ -294,16 +270,13 @@ def _table(pairs: pd.DataFrame, a, b) -> pd.DataFrame:
             "score": pairs["score"].to_numpy(),
             "transform": NAMES[pairs["turn"]],
             "exact": [np.array_equal(a.images[int(x)], b.images[int(y)]) for x, y in zip(i, j, strict=True)],
-        },
-        columns=COLUMNS,
+        }
     )
 
 
 def _heads(images) -> np.ndarray:
     """Cut every slice to its head and stretch that to uint8 (n, 96, 96)."""
-    result = np.zeros((len(images), heads.GRID, heads.GRID), np.uint8)
+    blocks = (images[first : first + BATCH] for first in range(0, len(images), BATCH))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(images), BATCH):
-            for at, head in enumerate(pool.map(heads.head, images[first : first + BATCH]), first):
-                result[at] = head
-    return result
+        cut = [head for block in blocks for head in pool.map(heads.head, block)]
+    return np.array(cut, np.uint8).reshape(-1, heads.GRID, heads.GRID)
