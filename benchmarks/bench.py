@@ -123,7 +123,7 @@ def decode(repeats: int = 5, most: int = 300, size: int = 224) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
         sides = [
-            lambda: datasets.build(data, how, table, target / "ours.h5"),
+            lambda: datasets.build(data, how, table, target / "ours.npy"),
             functools.partial(_h5py_loop, root, table["path"], size, target / "loop.npz"),
             functools.partial(_floor, root, table["path"]),
         ]

@@ -5,10 +5,10 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from filelock import FileLock
@@ -27,18 +27,18 @@ READERS = {"figshare": figshare, "folders": folders, "table": tables}
 class Dataset:
     """Prepared slices of one data set: row i of `manifest` is `images[i]` and `masks[i]`, read from disk when asked.
 
-    Both are uint8 (n, S, S); masks are of 0 and 1, and zeros for a slice without one.
+    Both are uint8 (n, S, S), and cannot be written to; masks are of 0 and 1, and zeros for a slice without one.
     """
 
     manifest: pd.DataFrame
     fingerprint: str
     path: Path
-    images: h5py.Dataset
-    masks: h5py.Dataset
+    images: np.ndarray
+    masks: np.ndarray
 
 
 def load(data: params.Data, how: params.Preprocessing, copies_from: params.Data | None = None) -> Dataset:
-    """Return a data set with its slices decoded, cropped and resized; done once, kept in one HDF5 file.
+    """Return a data set with its slices decoded, cropped and resized; done once, kept in one file. Every notebook.
 
     Args:
         data: which data set.
@@ -47,42 +47,25 @@ def load(data: params.Data, how: params.Preprocessing, copies_from: params.Data 
 
     Raises:
         DataError: the data are not there or cannot be used.
-
-    Every notebook.
     """
     table = manifest(data, copies_from)
     name = fingerprint(data, copies_from)
-    path = _cache() / f"{name}-{digits(how.model_dump_json(), _version())}.h5"
-    if not path.exists():
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                build(data, how, table, path)
-    # Readers never write and a finished file is never changed, so a file system without locks serves as well.
-    file = h5py.File(path, "r", locking="best-effort")
-    return Dataset(table, name, path, file["images"], file["masks"])
+    path = _cache() / f"{name}-{digits(how.model_dump_json(), _version())}.npy"
+    _once(path, lambda: build(data, how, table, path))
+    slices = np.asarray(np.load(path, mmap_mode="r"))
+    return Dataset(table, name, path, slices[:, 0], slices[:, 1])
 
 
 def manifest(data: params.Data, copies_from: params.Data | None = None) -> pd.DataFrame:
-    """Return the table of a data set's slices; kept until a file's name, size or time changes.
+    """Return a data set's manifest, with what its reader says in `attrs`; kept until a file's name, size or time changes.
 
-    Args:
-        data: which data set; a phantom is made first where it is missing.
-        copies_from: as for `load`.
-
-    Returns:
-        A manifest (`btlib.data.manifest.COLUMNS`), with what its reader says in `attrs`.
-
-    Raises:
-        DataError: the data are not there or cannot be used.
+    A phantom is made first where it is missing. Arguments and errors as for `load`.
     """
     return _known(data, copies_from)[0]
 
 
 def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> str:
-    """Return 16 hex digits that change when any slice, label or patient of the data set does.
-
-    Arguments as for `load`.
-    """
+    """Return 16 hex digits that change when any slice, label or patient of the data set does. Arguments as for `load`."""
     if data.phantom is not None:
         source = fingerprint(copies_from) if copies_from is not None else ""
         return digits(data.phantom.model_dump_json(), str(phantom.VERSION), source)
@@ -90,12 +73,10 @@ def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> st
 
 
 def author_folds(data: params.Data) -> pd.Series | None:
-    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None.
+    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None. Notebook 01.
 
     Raises:
         DataError: slices and folds do not match one to one.
-
-    Notebook 01, and every split in the author's folds.
     """
     numbered = figshare.folds(folder(data)) if _reader(data) is figshare else None
     return None if numbered is None else figshare.match(numbered, manifest(data))
@@ -146,10 +127,7 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
     version = f"{_version()}, manifest {manifests.VERSION}"
     stem = _cache() / f"manifest-{digits(str(root.resolve()), said, version, *stands_on)}"
     table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
-    if not facts_path.exists():
-        with FileLock(stem.with_suffix(".lock")):
-            if not facts_path.exists():
-                _build_manifest(data, table_path, facts_path)
+    _once(facts_path, lambda: _build_manifest(data, table_path, facts_path))
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     table = pd.read_csv(table_path, dtype=TYPES, keep_default_na=False)
     table.attrs |= {"skipped": [tuple(pair) for pair in facts["skipped"]], "passed_over": facts["passed_over"]}
@@ -173,54 +151,40 @@ def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> No
 
 
 def build(data: params.Data, how: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
-    """Decode and prepare slices on all cores and write them as one HDF5 file, whole or not at all.
+    """Decode and prepare slices on all cores and write them as one file, whole or not at all.
 
     Args:
         data: where the slices are.
         how: they are prepared.
         table: their manifest.
-        path: the file to write: images and masks, uint8 (n, S, S) each.
+        path: the .npy file to write: uint8 (n, 2, S, S), images and masks.
 
     Raises:
         DataError: a slice cannot be used.
     """
-    # A killed process leaves its temporary file behind; the lock is ours, so nobody is writing to one.
-    for stale in path.parent.glob(f".{path.stem}-*"):
-        stale.unlink()
+    shape = (len(table), 2, how.image_size, how.image_size)
+    work = functools.partial(_prepare, _reader(data).read, folder(data), how)
     with (
         files.replacing(path) as temporary,
+        open(temporary, "wb") as file,
         tqdm(total=len(table), desc=f"preparing {data.path}", unit="slice", leave=False, disable=not watched()) as bar,
     ):
-        starts = _reserve(temporary, (len(table), how.image_size, how.image_size))
-        work = functools.partial(_prepare, _reader(data).read, folder(data), how, temporary, starts)
-        for _ in files.spread(work, list(enumerate(table["path"]))):
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image_and_mask in files.spread(work, list(table["path"])):
+            file.write(image_and_mask)
             bar.update()
 
 
-def _reserve(path: Path, shape: tuple[int, int, int]) -> list[int]:
-    """Write an HDF5 file with empty datasets; return where the bytes of each start.
-
-    The pixels are then written as to any file: HDF5 reports a full disk late, as it closes, and keeps the file open.
-    """
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    try:
-        with h5py.File(path, "w") as file:
-            made = [file.create_dataset(name, shape, np.uint8, dcpl=layout.copy()) for name in ("images", "masks")]
-            return [dataset.id.get_offset() for dataset in made]
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+def _prepare(read_, root: Path, how: params.Preprocessing, path: str) -> np.ndarray:
+    return np.stack(preprocessing.prepare(*read_(root, path), how))
 
 
-def _prepare(read_, root: Path, how: params.Preprocessing, target: Path, starts: list[int], item: tuple) -> None:
-    """Write a slice and its mask to their places in the file: sent back, they would be copied twice more."""
-    row, path = item
-    arrays = preprocessing.prepare(*read_(root, path), how)
-    with open(target, "r+b") as file:
-        for start, array in zip(starts, arrays, strict=True):
-            file.seek(start + row * array.nbytes)
-            file.write(array)
+def _once(path: Path, make: Callable) -> None:
+    """Make a file that is not there yet, in one process while others wait."""
+    if not path.exists():
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                make()
 
 
 def _listing(root: Path) -> list[str]:
