@@ -126,8 +126,6 @@ def test_pasted_keeps_the_shape():
     assert found[0, :2].tolist() == [43, 44] and found[1, 0] == 51
     donated = erasing.pasted(image, region, source, image + 100)
     assert donated[0, :2].tolist() == [143, 144] and donated[1, 0] == 151
-    with pytest.raises(ValueError, match="has 1 pixels; allowed: the region's 3"):
-        erasing.pasted(image, region, block(5, 5))
 
 
 def test_noise_stays_inside_and_in_range():
@@ -164,13 +162,6 @@ def test_fills_leave_their_arguments_and_the_rest_alone(head, fill, place):
     np.testing.assert_array_equal(found[~region], head[~region])
 
 
-@pytest.mark.parametrize("fill", ["surroundings", "mirrored", "inpainted"])
-def test_nothing_around_the_region_is_an_error(head, fill):
-    everywhere = np.ones((32, 32), bool)
-    with pytest.raises(ValueError, match="whole slice"):
-        FILLS[fill](head, everywhere, everywhere)
-
-
 @pytest.mark.parametrize("fill", ["surroundings", "grey", "mirrored"])
 def test_fills_are_fast_enough_for_training(fill):
     rng = np.random.default_rng(0)
@@ -200,5 +191,3 @@ def test_fills_by_name():
     region, head = block(2, 2), np.ones((8, 8), bool)
     for kind in erasing.TRAINED:
         np.testing.assert_array_equal(erasing.filled(kind, image, region, head), FILLS[kind](image, region, head))
-    with pytest.raises(ValueError, match="kind: got 'pasted'; allowed: surroundings, grey, mirrored"):
-        erasing.filled("pasted", image, region, head)

@@ -9,12 +9,7 @@ from btlib.models import erasing
 class Augment(keras.layers.Layer):
     """Random flips, one affine change, and changes of intensity, drawn for every slice of a batch; none outside training.
 
-    Args:
-        augmentation: params.Augmentation, how much of what.
-        image_size: S.
-        seed: of its random numbers.
-
-    Notebook 02 shows it.
+    `augmentation` (params.Augmentation) says how much of what. Notebook 02.
     """
 
     def __init__(self, augmentation, image_size: int, seed: int):
@@ -85,13 +80,10 @@ def erased(images, masks, targets, erase, rng):
         masks: (n, S, S, 1) uint8 of 0 and 1; a slice without a mask stays as it is.
         targets: (n, classes) float32.
         erase: params.Erase, which shares, by which fills.
-        rng: numpy.random.Generator.
 
     Returns:
         Copies of the three: a slice without its tumour has an empty mask, and no class is likelier than another. The region
-        is the mask widened by 1 to 4 pixels.
-
-    Used by `Batches`; notebook 04 shows it.
+        is the mask widened by 1 to 4 pixels. Notebook 04.
     """
     images, masks, targets = images.copy(), masks.copy(), targets.copy()
     order = rng.permutation(len(images))

@@ -1,7 +1,5 @@
 """Class activation maps: from a layer's features, and what each is worth to a class, to where the class is seen."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 
@@ -43,7 +41,7 @@ def eigencam(features, gradients):
     return (projected * sign).reshape(features.shape[:3]).astype(features.dtype)
 
 
-METHODS: dict[str, Callable] = {
+METHODS = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
     "hirescam": hirescam,

@@ -21,62 +21,46 @@ COLUMNS = (
 
 
 def macs(model) -> int | None:
-    """Count the multiply-adds of one slice's forward pass, or return None where they cannot be counted.
-
-    Arguments and what is counted: `macs_or_reason`, which says why. Used by notebooks 03 and 07.
-    """
+    """Return the multiply-adds of one slice's forward pass, or None where `macs_or_reason` cannot count them. Notebook 03."""
     return macs_or_reason(model)[0]
 
 
 def macs_or_reason(model) -> tuple[int | None, str]:
     """Count the multiply-adds of one slice's forward pass, layer by layer, as an empty slice goes through.
 
-    Counted: convolutions, dense layers, attention with its two products of tokens by tokens, at any depth, as often as
-    each is called. Left out, as in published counts: biases, normalisation, activations, pooling, and what a layer
+    Counted: convolutions, dense layers, self-attention with its two products of tokens by tokens, at any depth, as often
+    as each is called. Left out, as in published counts: biases, normalisation, activations, pooling, and what a layer
     without weights does. Papers often call these figures FLOPs.
 
-    Args:
-        model: built keras.Model with fixed input sizes; it is left as it was.
-
     Returns:
-        The count and "", or None and the reason: an input without a fixed size, or a layer with a matrix of weights of
-        a kind that this does not know. Nothing is raised for either, so that it can be asked before a fit.
+        The count and "", or None and the reason: a layer with a matrix of weights of a kind that this does not know.
+        Nothing is raised for one, so that it can be asked before a fit.
 
-    Source: Tan, Le, "EfficientNet", ICML 2019, table 2 (0.39 billion for B0). Used by notebooks 03 and 07.
+    Source: Tan, Le, "EfficientNet", ICML 2019, table 2 (0.39 billion for B0).
     """
     import numpy as np
 
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
-    if not shapes or None in sum(shapes, ()):
-        return None, f"model {model.name}: input {shapes} has no fixed size"
-    empty = [np.zeros((1, *shape), "float32") for shape in shapes]
     with _calls() as calls:
-        model(empty if len(empty) > 1 else empty[0], training=False)
-    total, seen = 0, set()
-    for layer, inputs, output in calls:
-        seen.add(id(layer))
-        products = _products(layer, inputs, output)
+        model(np.zeros((1, *model.input_shape[1:]), "float32"), training=False)
+    total = 0
+    for layer, output in calls:
+        products = _products(layer, output)
         if products is None:
             return None, f"layer {layer.name}: a {type(layer).__name__}'s multiply-adds are not known"
         total += products
-    for layer in model._flatten_layers():
-        if id(layer) not in seen and any(map(_is_matrix, _own_weights(layer))):
-            return None, f"layer {layer.name}: a {type(layer).__name__} with weights, and no call of it was seen"
     return total, ""
 
 
 @contextlib.contextmanager
 def _calls():
-    """Note every call of every layer, nested ones too: layer, shapes of its inputs by name, shape of its output."""
+    """Note every call of every layer, nested ones too: the layer, and the shape of its output."""
     import keras
 
     original, calls = keras.Layer.__call__, []
 
     def noting(layer, *args, **kwargs):
         output = original(layer, *args, **kwargs)
-        named = dict(zip(("query", "value"), args, strict=False)) | kwargs
-        inputs = {name: tuple(tensor.shape) for name, tensor in named.items() if hasattr(tensor, "shape")}
-        calls.append((layer, inputs, tuple(getattr(output, "shape", ()))))
+        calls.append((layer, tuple(getattr(output, "shape", ()))))
         return output
 
     keras.Layer.__call__ = noting
@@ -86,34 +70,24 @@ def _calls():
         keras.Layer.__call__ = original
 
 
-def _products(layer, inputs: dict[str, tuple], output: tuple) -> int | None:
+def _products(layer, output: tuple) -> int | None:
     """The multiply-adds of one call on one slice, parts that are layers themselves left to their own calls."""
     from keras import layers as known
 
-    kernels = [w.shape for w in _own_weights(layer) if w.name.endswith("kernel")]
-    entered = next(iter(inputs.values()), ())
-    first = getattr(layer, "data_format", None) == "channels_first"
+    own = _own_weights(layer)
     if isinstance(layer, known.MultiHeadAttention):
-        if len(inputs["query"]) != 3:
-            return None
-        pairs = inputs["query"][1] * inputs["value"][1]  # each query meets each key, and each weight its value
-        return layer.num_heads * pairs * (layer.key_dim + layer.value_dim)
+        tokens = output[1]  # each meets each key, and each weight its value
+        return layer.num_heads * tokens**2 * (layer.key_dim + layer.value_dim)
     if isinstance(layer, known.EinsumDense):
         summed, made = layer.equation.replace(".", "").split(",")[1].split("->")
         return math.prod(output) * math.prod(
             size for letter, size in zip(summed, layer.kernel.shape, strict=True) if letter not in made
         )
-    if isinstance(layer, (known.Conv1DTranspose, known.Conv2DTranspose, known.Conv3DTranspose)):
-        return math.prod(entered[2:] if first else entered[1:-1]) * sum(map(math.prod, kernels))
-    convolutions = (known.Conv1D, known.Conv2D, known.Conv3D, known.SeparableConv1D, known.SeparableConv2D)
-    if isinstance(layer, (*convolutions, known.DepthwiseConv1D, known.DepthwiseConv2D, known.Dense)):
+    if isinstance(layer, (known.Conv2D, known.DepthwiseConv2D, known.Dense)):
         # A kernel is applied once at every place of the output.
-        return math.prod(output[2:] if first else output[1:-1]) * sum(map(math.prod, kernels))
-    without = (known.Embedding,)  # rows are looked up
-    others = (known.GroupQueryAttention, known.Attention, known.AdditiveAttention, known.Dot)
-    if isinstance(layer, others) or (not isinstance(layer, without) and any(map(_is_matrix, _own_weights(layer)))):
-        return None
-    return 0
+        return math.prod(output[1:-1]) * sum(math.prod(w.shape) for w in own if w.name.endswith("kernel"))
+    looked_up = isinstance(layer, known.Embedding)
+    return None if any(map(_is_matrix, own)) and not looked_up else 0
 
 
 def _own_weights(layer) -> list:

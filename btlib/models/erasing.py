@@ -1,13 +1,13 @@
 """Tumours erased from slices: where, and what is put in their place.
 
 Slices (`image`) are uint8 (S, S); masks, regions to be filled and heads are bool (S, S). No function changes its arguments,
-and what fills a region leaves the slice outside of it as it was. The same functions make training slices and judge the network
-(`reliance.erased_slices`), so the module needs nothing but NumPy and SciPy.
+and what fills a region leaves the slice outside of it as it was. The same functions make training slices and judge the
+network (`reliance.erased_slices`).
 """
 
 import numpy as np
-from scipy import fft, ndimage, sparse
-from scipy.sparse import linalg
+from scipy import fft, ndimage
+from scipy.sparse import csgraph, linalg
 
 TRAINED = ("surroundings", "grey", "mirrored")
 """Fills that training slices may get. `pasted` and `inpainted` are kept for judging and never trained on."""
@@ -19,8 +19,8 @@ SMOOTHING = 2.0
 def head_of(image: np.ndarray) -> np.ndarray:
     """Return where the head is: the largest connected bright region of the smoothed slice, its holes filled.
 
-    Bright is above half of Otsu's threshold (Otsu 1979), which parts head from air; half, because fat is far brighter. A
-    black slice has no head; one of a single grey is all head.
+    Bright is above half of Otsu's threshold, because fat is far brighter than the rest. A black slice has no head; one of
+    a single grey is all head.
     """
     smooth = ndimage.uniform_filter(image, 3)
     regions, _ = ndimage.label(smooth > otsu(smooth) / 2)
@@ -45,10 +45,7 @@ def widen(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def elsewhere(mask: np.ndarray, head: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Return a mask, not empty, moved to another place in the head, where it neither covers nor touches itself.
-
-    All such places are equally likely; None where there is none.
-    """
+    """Return a mask, not empty, moved to any place in the head where it neither covers nor touches itself, else None."""
     rows, columns = _box(mask, 0)
     shape = mask[rows, columns]
     forbidden = ~head | ndimage.binary_dilation(mask, np.ones((3, 3), bool))
@@ -67,28 +64,15 @@ def elsewhere(mask: np.ndarray, head: np.ndarray, rng: np.random.Generator) -> n
 
 
 def filled(kind: str, image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Fill a region in one of the ways of `TRAINED`.
-
-    Args:
-        kind: its name.
-        image, region: see above.
-        head: where tissue may be taken from: without a tumour that is not to be copied.
-
-    Raises:
-        ValueError: no such fill, or the region is the whole slice.
-    """
+    """Fill a region in one of the ways of `TRAINED`, with tissue that may be taken from within `head`."""
     if kind == "surroundings":
         return surroundings(image, region)
-    if kind == "grey":
-        return grey(image, region, head)
-    if kind == "mirrored":
-        return mirrored(image, region, head)
-    raise ValueError(f"kind: got {kind!r}; allowed: {', '.join(TRAINED)}")
+    fill = {"grey": grey, "mirrored": mirrored}[kind]
+    return fill(image, region, head)
 
 
 def surroundings(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Fill a region with the nearest tissue around it, smoothed. ValueError where it is the whole slice."""
-    _check_around(region)
+    """Fill a region with the nearest tissue around it, smoothed."""
     out = image.copy()
     if region.any():
         box = _box(region, round(4 * SMOOTHING))
@@ -111,7 +95,7 @@ def mirrored(image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndar
     """Fill a region with the tissue of the head's other side, mirrored.
 
     Mirrored left to right about the middle of the head. Where that lies in the region too (tumours in the middle) or
-    outside the head, top to bottom; where that does as well, the surroundings. ValueError as there.
+    outside the head, top to bottom; where that does as well, the surroundings.
     """
     out = surroundings(image, region)
     source = head & ~region
@@ -129,53 +113,28 @@ def mirrored(image: np.ndarray, region: np.ndarray, head: np.ndarray) -> np.ndar
 
 
 def pasted(image: np.ndarray, region: np.ndarray, source: np.ndarray, donor: np.ndarray | None = None) -> np.ndarray:
-    """Fill a region with tissue from elsewhere, of this slice or another.
-
-    Args:
-        image, region: see above.
-        source: bool (S, S), the region's shape moved: `elsewhere`.
-        donor: the slice that tissue is taken from; None for `image`.
-
-    Raises:
-        ValueError: source has another area than region.
-    """
-    taken = (image if donor is None else donor)[source]
-    if len(taken) != np.count_nonzero(region):
-        raise ValueError(f"source: has {len(taken)} pixels; allowed: the region's {np.count_nonzero(region)}")
+    """Fill a region with the tissue at `source`, the region moved (`elsewhere`), of this slice or of a donor."""
     out = image.copy()
-    out[region] = taken
+    out[region] = (image if donor is None else donor)[source]
     return out
 
 
 def inpainted(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Fill a region with the smoothest surface that meets its border: Laplace's equation.
 
-    ValueError where the region is the whole slice.
-
     Source: the membrane interpolant of Perez et al. 2003, doi 10.1145/882262.882269, eq. 2.
     """
-    _check_around(region)
+    from sklearn.feature_extraction.image import grid_to_graph
+
     out = image.copy()
     if not region.any():
         return out
     box = _box(region, 1)
-    inside, grey_levels = region[box], image[box].astype(float)
-    count = np.count_nonzero(inside)
-    number = np.full(inside.shape, -1)
-    number[inside] = np.arange(count)
+    inside = region[box].ravel()
     # Each pixel is the mean of those of its four neighbours that exist.
-    degree, known, pairs = np.zeros(count), np.zeros(count), []
-    for here, there in _neighbours():
-        own, other = number[here], number[there]
-        at = own >= 0
-        degree[own[at]] += 1
-        border = at & (other < 0)
-        np.add.at(known, own[border], grey_levels[there][border])
-        pairs.append(np.stack([own[at & ~border], other[at & ~border]]))
-    rows, columns = np.concatenate(pairs, axis=1)
-    links = sparse.coo_array((np.ones(len(rows)), (rows, columns)), (count, count))
-    equations = (sparse.diags_array(degree) - links).tocsc()
-    out[box][inside] = np.rint(np.clip(linalg.spsolve(equations, known), 0, 255))
+    pixels = csgraph.laplacian(grid_to_graph(*region[box].shape, dtype=float)).tocsr()[inside]
+    known = -pixels[:, ~inside] @ image[box].ravel()[~inside].astype(float)
+    out[region] = np.rint(np.clip(linalg.spsolve(pixels[:, inside].tocsc(), known), 0, 255))
     return out
 
 
@@ -187,11 +146,6 @@ def noisy(image: np.ndarray, region: np.ndarray, sigma: float, rng: np.random.Ge
     return out
 
 
-def _check_around(region: np.ndarray) -> None:
-    if region.all():
-        raise ValueError("region: is the whole slice; allowed: one with something around it")
-
-
 def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     """Return the rectangle around a mask with a margin, cut at the edges of the slice."""
     ends = []
@@ -201,22 +155,8 @@ def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     return ends[0], ends[1]
 
 
-def _neighbours():
-    """Go through the four sides: the pixels that have a neighbour there, and these neighbours, as index pairs."""
-    every, but_first, but_last = slice(None), slice(1, None), slice(None, -1)
-    for here, there in ((but_first, but_last), (but_last, but_first)):
-        yield (here, every), (there, every)
-        yield (every, here), (every, there)
-
-
 def otsu(image: np.ndarray) -> int:
-    """Return the grey level that parts dark pixels from bright ones with the largest variance between the two.
-
-    Args:
-        image: uint8, of any shape.
-
-    Source: Otsu 1979. Half of it parts head from air, as skin and fat are far brighter than the rest.
-    """
+    """Return the grey level of a uint8 image that parts dark from bright with the largest variance between. Otsu 1979."""
     counts = np.bincount(image.ravel(), minlength=256)
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(256))
     parts = below * (image.size - below)

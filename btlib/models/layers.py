@@ -7,17 +7,7 @@ BN_MOMENTUM = 0.9
 
 
 def copy_of(model, image_size: int):
-    """Return a copy of a model for one stage of training: for slices of a size, and with `FusedNorm`.
-
-    Args:
-        model: what `models.build` returned; its weights are copied.
-        image_size: of the stage, in pixels.
-
-    Returns:
-        keras.Model whose layers and weights have the model's names and order.
-
-    Used by `fit`, and by `make bench` to time what a fit does.
-    """
+    """Return a copy of a model and its weights, in names and order too, for slices of a size and with `FusedNorm`."""
 
     def copy(layer):
         norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -61,7 +51,8 @@ class CamLoss(keras.layers.Layer):
     With global average pooling and one dense layer, a logit is the sum over places of what each adds to it: its class
     activation map (CAM; Zhou et al. 2016, eq. 2), which is Grad-CAM's map before ReLU (Selvaraju et al. 2017, section 3.1).
     The softmax over places of the map of the class that the model names is to be as the tumour's area, smoothed over
-    neighbouring places (an antialiased resize: a triangle two places wide), is shared among them; less the mean of all classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
+    neighbouring places (an antialiased resize: a triangle two places wide), is shared among them; less the mean of all
+    classes' maps, which the softmax over classes does not see. A slice without a mask adds nothing.
     """
 
     def __init__(self, weight: float, dense, **kwargs):

@@ -19,27 +19,17 @@ _TORCH: Scaling = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """One entry of the registry.
-
-    make: from (image_size, weights: a path, preset or None, output stride) to a keras.Model that takes (n, S, S, 3) scaled
-        slices.
-    scaling: factor and offset that turn 0..255 into what the backbone was trained on.
-    feature_layer: the last layer whose output still has places, for Grad-CAM.
-    block: regular expression; its group names the block that a layer belongs to, for "the last N blocks".
-    source: where ImageNet weights come from; None where there are none.
-    strides: output strides that it can be built with, in pixels a place of its last features; the first as published.
-    multiple: the image size must be a multiple of it.
-    tokens: features are (n, tokens, d), the first a class token, not (n, h, w, d).
-    """
+    """One entry of the registry."""
 
     make: Callable
-    scaling: Scaling
-    feature_layer: str
-    block: str
-    source: weights.Source | None
-    strides: tuple[int, ...] = (32,)
-    multiple: int = 1
-    tokens: bool = False
+    """From (image_size, weights: a path, preset or None, output stride) to a keras.Model of scaled slices, (n, S, S, 3)."""
+    scaling: Scaling  # factor and offset that turn 0..255 into what the backbone was trained on
+    feature_layer: str  # the last layer whose output still has places, for Grad-CAM
+    block: str  # regular expression; its group names the block that a layer belongs to, for "the last N blocks"
+    source: weights.Source | None  # of ImageNet weights; None where there are none
+    strides: tuple[int, ...] = (32,)  # output strides that it can be built with; the first as published
+    multiple: int = 1  # the image size must be a multiple of it
+    tokens: bool = False  # features are (n, tokens, d), the first a class token, not (n, h, w, d)
 
 
 def _applications(name: str, first_layer: str | None = None) -> Callable:
@@ -195,16 +185,9 @@ HEAD_LAYERS = ("pool", "dropout", "dense", "logits")
 
 
 def check(name: str, image_size: int, pretrained: bool, output_stride: int | None = None) -> Backbone:
-    """Return the registry entry, or say what is wrong before any data is read.
+    """Return the registry entry, before any data is read. Arguments as for `build`.
 
-    Args:
-        name: key of `REGISTRY`.
-        image_size: side of the square slice, in pixels.
-        pretrained: whether ImageNet weights are asked for.
-        output_stride: pixels a place of the last features; None for the backbone's own.
-
-    Raises:
-        ParamsError: no such model, an image size or output stride it cannot have, or no pretrained weights exist for it.
+    ParamsError: no such model, an image size or output stride it cannot have, or no pretrained weights exist for it.
     """
     if name not in REGISTRY:
         raise ParamsError(f"model: got {name!r}; allowed: {', '.join(REGISTRY)}")
@@ -238,16 +221,14 @@ def build(
         pretrained: "imagenet" or None (random initialisation, drawn from `seed`).
         image_size: S, in pixels.
         head: params.Head: pooling, dropout and dense layer above the backbone.
-        seed: of every initialiser, 0 or more. The same backend gives the same weights again.
+        seed: of every initialiser. The same backend gives the same weights again.
         classes: how many.
         output_stride: pixels a place of the last features stands for; None for the backbone's own.
 
     Returns:
         keras.Model from "image" (n, S, S, 1), 0..255, to "logits" (n, classes), float32.
 
-    Raises:
-        ParamsError: as `check`.
-        WeightsError: the pretrained weights cannot be had.
+    ParamsError as `check`, WeightsError as `weights.ensure`.
 
     Paper: "changed convolutional and fully connected layers, global average pooling, dropout". Notebooks 03, 04.
     """
@@ -276,10 +257,7 @@ def build(
 
 
 def depths(model, name: str) -> dict[str, int]:
-    """Return the depth of every layer of a model: 0 for the head, 1 for the last block and what follows it, down to the stem.
-
-    Used to thaw the last N blocks, and to let lower layers learn more slowly.
-    """
+    """Return the depth of every layer of a model: 0 for the head, 1 for the last block and what follows it, down to the stem."""
     blocks: list[str] = []
     number = {}
     for layer in model.layers:

@@ -15,7 +15,7 @@ from btlib import WeightsError
 
 @dataclass(frozen=True)
 class Download:
-    """A file of keras.applications: cached by Keras in ~/.keras/models, its checksum known."""
+    """A file of keras.applications, which Keras caches in ~/.keras/models."""
 
     file: str
     md5: str
@@ -24,7 +24,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Preset:
-    """A KerasHub preset: cached by KerasHub; no checksum is published for it."""
+    """A KerasHub preset, which KerasHub caches; no checksum is published for it."""
 
     name: str
 
@@ -41,15 +41,9 @@ Source = Download | Preset | Checkpoint
 
 
 def ensure(source: Source) -> str:
-    """Return where the weights lie on this machine, fetching them if they are not here yet.
+    """Return where the weights lie on this machine, fetching them if need be; for a preset the name that KerasHub loads.
 
-    Returns:
-        A file's path, or for a preset the name that KerasHub loads.
-
-    Raises:
-        WeightsError: they are not here and cannot be fetched; says which file, its MD5 and where to put it.
-
-    Called for every model of a study before any data is read.
+    WeightsError where they cannot be fetched; it says which file, its MD5 and where to put it.
     """
     if isinstance(source, Checkpoint):
         return str(_packaged(source))
@@ -72,13 +66,11 @@ def ensure(source: Source) -> str:
 def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     """Read a PyTorch checkpoint of the old single-file format, admitting tensors and nothing else.
 
+    The format: four pickles (magic number, protocol, machine, tensors), the storages' keys, then the storages.
+
     Returns:
-        Parameter name to array, in PyTorch's layout (convolutions out, in, height, width), float32.
-
-    Raises:
-        WeightsError: the file is truncated, or its pickle asks for anything but tensors.
-
-    PyTorch's format: four pickles (magic number, protocol, machine, tensors), the storages' keys, then the storages.
+        Parameter name to array, in PyTorch's layout (convolutions out, in, height, width), float32; WeightsError where the
+        file is truncated, or its pickle asks for anything but tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -91,8 +83,6 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
                 count = int(np.frombuffer(file.read(8), "<i8")[0])
                 dtype = reader.storages[key]
                 storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
-                if len(storages[key]) != count:
-                    raise ValueError(f"storage {key} holds {len(storages[key])} of {count} numbers")
         return {name: t.of(storages) for name, t in tensors.items()}
     except OSError:
         raise
@@ -105,17 +95,15 @@ class _Tensor:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def of(self, storages):
-        data = storages[self.storage][self.offset :]
-        strides = [s * data.itemsize for s in self.stride]
-        last = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        # A stride of 0 makes any number of values out of one.
-        if last >= len(data) or math.prod(self.size) > len(data) or min((*self.size, *self.stride, 1)) < 0:
+        data = storages[self.storage]
+        if math.prod(self.size) > len(data):  # a stride of 0 makes any number of values out of one
             raise ValueError("a tensor reaches beyond its storage")
-        return np.lib.stride_tricks.as_strided(data, self.size, strides).copy()
+        strides = [s * data.itemsize for s in self.stride]
+        return np.ndarray(self.size, data.dtype, data, self.offset * data.itemsize, strides).copy()
 
 
 class _Tensors(pickle.Unpickler):
-    """Knows the four names that such a checkpoint needs; whatever else a pickle asks for is refused."""
+    """Knows the four names that such a checkpoint needs, and refuses others."""
 
     _known = {
         ("collections", "OrderedDict"): OrderedDict,
