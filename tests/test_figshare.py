@@ -205,9 +205,9 @@ def test_one_slice_has_one_number():
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["1", "2"], r"2 slices are there: 1 folds have no slice \(numbers 3\)"),
-        (["1", "2", "3", "4", "5"], r"2 slices have no fold \(numbers 4, 5\)"),
-        (["0", "1", "2"], r"1 slices have no fold \(numbers 0\), 1 folds have no slice \(numbers 3\)"),
+        (["1", "2"], r"2 slices are there: 1 numbers have a slice or a fold, not both \(3\)"),
+        (["1", "2", "3", "4", "5"], r"2 numbers have a slice or a fold, not both \(4, 5\)"),
+        (["0", "1", "2"], r"2 numbers have a slice or a fold, not both \(0, 3\)"),
         (["a", "b", "c"], r"names give no number for each \(a, b, c, \.\.\.\)"),
         (["p1_1", "p1_2", "p2_3"], "names give no number"),
         (["1", "2", "x3"], "names give no number"),

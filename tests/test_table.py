@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from btlib import DataError, ParamsError, params
-from btlib.data import datasets, patients, table
+from btlib.data import datasets, table
 from btlib.data import manifest as manifests
 
 HOW = params.Preprocessing(image_size=32, crop_to_head=False, low_percentile=0.5, high_percentile=99.5)
@@ -217,7 +217,7 @@ def test_a_join_that_leaves_anything_over_stops(folders, home, rows, columns, to
 
 def test_a_table_of_patients_that_is_not_there_is_missed_before_any_picture_is_read(folders, home, monkeypatch):
     given = named(folders).model_copy(update={"patients": str(folders / "none.csv")})
-    monkeypatch.setattr(datasets, "_build_manifest", lambda *_: pytest.fail("pictures were read"))
+    monkeypatch.setattr(datasets, "_write_manifest", lambda *_: pytest.fail("pictures were read"))
     with pytest.raises(DataError, match=r"none\.csv: no such table of patients"):
         datasets.manifest(given)
 
@@ -242,6 +242,8 @@ def test_ids_that_differ_in_a_last_letter_are_one_group_without_a_column_group(t
     slices = manifests.make([row | rest for row in rows], "here")
     path = tmp_path / "p.csv"
     path.write_text("image,patient,score\n1.png,MR2B,0.9\n0.png,MR2,0.8\n")
-    assert patients.join(slices, path)["patient_group"].tolist() == ["MR2", "MR2"]
+    assert table.join_patients(slices, path)["patient_group"].tolist() == ["MR2", "MR2"]
     path.write_text("image,patient,group\n1.png,MR2B,\n0.png,,other\n")
-    assert patients.join(slices, path)["patient_group"].tolist() == ["other", "MR2"], "a patient's where none is given"
+    assert table.join_patients(slices, path)["patient_group"].tolist() == ["other", "MR2"], (
+        "a patient's where none is given"
+    )

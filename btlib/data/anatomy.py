@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 NO_TUMOR = "no_tumor"
 """Class of people without a tumour."""
@@ -52,9 +53,6 @@ SCANNERS = {
     ),
 }
 """How the two hospitals scan: field of view in millimetres, brightness of tissues, and what spoils the picture."""
-
-
-# --- the head ---
 
 
 @lru_cache(1)
@@ -125,12 +123,12 @@ def _paint(volume: np.ndarray, points: np.ndarray, radii, value: float) -> None:
 
 
 def _double(volume: np.ndarray) -> np.ndarray:
+    """Put the mean of each voxel and the next between them, along each axis."""
     for axis in range(3):
-        volume = np.moveaxis(volume, axis, 0)
-        fine = np.empty((2 * len(volume), *volume.shape[1:]), np.uint8)
-        fine[::2] = volume
-        fine[1::2] = np.add(volume, np.concatenate([volume[1:], volume[-1:]]), dtype=np.uint16) // 2
-        volume = np.moveaxis(fine, 0, axis)
+        after = np.take(volume, np.minimum(np.arange(volume.shape[axis]) + 1, volume.shape[axis] - 1), axis)
+        between = (np.add(volume, after, dtype=np.uint16) // 2).astype(np.uint8)
+        shape = [n * 2 if a == axis else n for a, n in enumerate(volume.shape)]
+        volume = np.stack([volume, between], axis + 1).reshape(shape)
     return volume
 
 
@@ -164,9 +162,6 @@ def _noise(at: np.ndarray, millimetres: float, origin: np.ndarray) -> np.ndarray
     return sample(_grain(), ((at / millimetres + origin[:, None]) * 1.6) % 48) / 32 - 4
 
 
-# --- a person, a tumour ---
-
-
 @lru_cache(1)
 def _seats() -> dict[str, np.ndarray]:
     """Return where tumours may start, in MNI millimetres (n, 3): deep white matter, the convexity, the base."""
@@ -181,15 +176,7 @@ def _seats() -> dict[str, np.ndarray]:
 
 @lru_cache(4)
 def person(seed: tuple[int, ...], label: str) -> SimpleNamespace:
-    """Return one made-up person in MNI millimetres: what bends the template, and the tumour.
-
-    Args:
-        seed: of all that is drawn.
-        label: "meningioma", "glioma", "pituitary" or `NO_TUMOR`.
-
-    Returns:
-        Numbers and arrays by name, which `scan` takes.
-    """
+    """Return a made-up person with or without (`NO_TUMOR`) a tumour, in MNI millimetres: what `scan` takes."""
     rng = np.random.default_rng(seed)
     waves = rng.normal(size=(4, 3))
     waves *= (2 * np.pi / rng.uniform(70, 150, 4) / np.linalg.norm(waves, axis=1))[:, None]
@@ -258,28 +245,19 @@ def outside(anatomy: SimpleNamespace, at: np.ndarray, depth: np.ndarray) -> np.n
     return result.astype(np.float32)
 
 
-# --- a slice ---
-
-
 def scan(
     anatomy: SimpleNamespace, hospital: str, plane: str, size: int, tilt, enhancement: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a slice through a person's tumour, as a hospital scans it, and the tumour in it.
 
     Args:
-        anatomy: what `person` returned.
-        hospital: one of `SCANNERS`.
-        plane: one of `PLANES`.
+        anatomy, hospital, plane: what `person` returned, one of `SCANNERS`, one of `PLANES`.
         size: the slice's side in pixels.
         tilt: degrees by which the head is turned about the three axes.
         enhancement: of vessels and dura by contrast agent, about 1.
-        rng: draws the rest.
-
-    Returns:
-        (size, size) uint8; (size, size) bool.
     """
     scanner, cut = SCANNERS[hospital], PLANES[plane]
-    turn = _rotation(tilt + rng.normal(0, 2, 3))
+    turn = Rotation.from_euler("XYZ", tilt + rng.normal(0, 2, 3), degrees=True).as_matrix()
     down, right = turn @ cut.down, turn @ cut.right
     normal = np.cross(down, right)
     target = _from_template(anatomy, anatomy.centre)
@@ -307,14 +285,6 @@ def scan(
     if away is not None:
         mask[shown] = away <= 0
     return _acquire(image.reshape(size, size), scanner, rng), mask.reshape(size, size)
-
-
-def _rotation(degrees) -> np.ndarray:
-    a, b, c = np.deg2rad(degrees)
-    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    return x @ y @ z
 
 
 def _to_template(anatomy: SimpleNamespace, at: np.ndarray) -> np.ndarray:

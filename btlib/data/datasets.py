@@ -1,6 +1,5 @@
 """A data set as the rest of the study sees it: its manifest, its fingerprint, its prepared slices."""
 
-import collections
 import functools
 import hashlib
 import json
@@ -15,11 +14,10 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from btlib import DataError, files, home, params, watched
-from btlib.data import figshare, folders, patients, phantom, preprocessing
+from btlib.data import figshare, folders, phantom, preprocessing
 from btlib.data import manifest as manifests
 from btlib.data import table as tables
 
-TYPES = collections.defaultdict(lambda: str, {"width": int, "height": int, "mask_area": int})
 READERS = {"figshare": figshare, "folders": folders, "table": tables}
 
 
@@ -41,12 +39,9 @@ def load(data: params.Data, how: params.Preprocessing, copies_from: params.Data 
     """Return a data set with its slices decoded, cropped and resized; done once, kept in one file. Every notebook.
 
     Args:
-        data: which data set.
+        data: which data set; DataError where it is not there or cannot be used.
         how: slices are prepared.
         copies_from: for a phantom of hospital b with copies, the data set they are copied from.
-
-    Raises:
-        DataError: the data are not there or cannot be used.
     """
     table = manifest(data, copies_from)
     name = fingerprint(data, copies_from)
@@ -73,11 +68,7 @@ def fingerprint(data: params.Data, copies_from: params.Data | None = None) -> st
 
 
 def author_folds(data: params.Data) -> pd.Series | None:
-    """Return the author's fold (1 to 5) by image_id where the data set comes with cvind.mat, else None. Notebook 01.
-
-    Raises:
-        DataError: slices and folds do not match one to one.
-    """
+    """Return the author's fold by image_id (`figshare.match`), or None where the data set has no cvind.mat. Notebook 01."""
     numbered = figshare.folds(folder(data)) if _reader(data) is figshare else None
     return None if numbered is None else figshare.match(numbered, manifest(data))
 
@@ -125,43 +116,29 @@ def _known(data: params.Data, copies_from: params.Data | None) -> tuple[pd.DataF
     stands_on = _listing(root) + ([_stamp(home() / data.patients)] if data.patients else [])
     said = data.model_dump_json(exclude={"origin", "required"})
     version = f"{_version()}, manifest {manifests.VERSION}"
-    stem = _cache() / f"manifest-{digits(str(root.resolve()), said, version, *stands_on)}"
-    table_path, facts_path = stem.with_suffix(".csv"), stem.with_suffix(".json")
-    _once(facts_path, lambda: _build_manifest(data, table_path, facts_path))
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
-    table = pd.read_csv(table_path, dtype=TYPES, keep_default_na=False)
-    table.attrs |= {"skipped": [tuple(pair) for pair in facts["skipped"]], "passed_over": facts["passed_over"]}
-    return table, facts["fingerprint"]
+    path = _cache() / f"slices-{digits(str(root.resolve()), said, version, *stands_on)}.json"
+    _once(path, lambda: _write_manifest(data, path))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    table = pd.DataFrame(kept["slices"])
+    table.attrs |= {"skipped": [tuple(pair) for pair in kept["skipped"]], "passed_over": kept["passed_over"]}
+    return table, kept["fingerprint"]
 
 
-def _build_manifest(data: params.Data, table_path: Path, facts_path: Path) -> None:
-    root = folder(data)
-    reader = _reader(data)
+def _write_manifest(data: params.Data, path: Path) -> None:
+    root, reader = folder(data), _reader(data)
     if reader is figshare:
         slices = figshare.manifest(root, data.unreadable)
     else:
         labels = phantom.LABELS if data.phantom is not None else data.labels
         slices = reader.manifest(root, labels, data.unreadable)
     if data.patients:
-        slices = patients.join(slices, home() / data.patients)
-    with files.replacing(table_path) as temporary:
-        slices.to_csv(temporary, index=False, lineterminator="\n")
-    facts = {"fingerprint": manifests.fingerprint(slices), **slices.attrs}
-    files.write_text(facts_path, json.dumps(facts, indent=1))
+        slices = tables.join_patients(slices, home() / data.patients)
+    kept = {"fingerprint": manifests.fingerprint(slices), **slices.attrs, "slices": slices.to_dict("list")}
+    files.write_text(path, json.dumps(kept))
 
 
 def build(data: params.Data, how: params.Preprocessing, table: pd.DataFrame, path: Path) -> None:
-    """Decode and prepare slices on all cores and write them as one file, whole or not at all.
-
-    Args:
-        data: where the slices are.
-        how: they are prepared.
-        table: their manifest.
-        path: the .npy file to write: uint8 (n, 2, S, S), images and masks.
-
-    Raises:
-        DataError: a slice cannot be used.
-    """
+    """Prepare a manifest's slices on all cores and write images and masks as one .npy file, uint8 (n, 2, S, S)."""
     shape = (len(table), 2, how.image_size, how.image_size)
     work = functools.partial(_prepare, _reader(data).read, folder(data), how)
     with (

@@ -31,20 +31,12 @@ SLICE = "PID, image, label and tumorMask in a struct cjdata"
 
 
 def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
-    """Read every slice under a folder once and return the table of them, in the order of their numbers.
+    """Return the manifest of the .mat files under a folder, at any depth, in the order of their numbers. Notebook 01.
 
-    Args:
-        path: folder of .mat files at any depth.
-        unreadable: as for `manifest.gather`.
+    `unreadable` is as for `manifest.gather`. DataError where the folder is missing, holds no slices or a zip file with
+    others, or a slice cannot be used.
 
-    Returns:
-        A manifest (`btlib.data.manifest.COLUMNS`); `path` is relative to `path`. `attrs["passed_over"]` lists the files that
-        are no slices: hidden ones, a system's own, texts, zip files whose slices lie unpacked beside them.
-
-    Raises:
-        DataError: the folder is missing, holds no slices or a zip file with others, or a slice cannot be used.
-
-    Source: Cheng et al. 2015, doi 10.1371/journal.pone.0140381. Notebook 01.
+    Source: Cheng et al. 2015, doi 10.1371/journal.pone.0140381.
     """
     path = Path(path)
     names, passed_over = _listing(path)
@@ -52,38 +44,17 @@ def manifest(path: Path, unreadable: str = "error") -> pd.DataFrame:
 
 
 def read(root: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one slice and its tumour mask, both upright.
-
-    Args:
-        root: the folder given to `manifest`.
-        path: the manifest's `path`.
+    """Return a slice of the manifest and its tumour mask, both upright; DataError where it cannot be used. Notebook 01.
 
     Returns:
         image (H, W) in the file's own dtype and scanner units; mask, bool (H, W).
-
-    Raises:
-        DataError: the slice cannot be used.
-
-    Notebook 01.
     """
     slice_ = _decode(Path(root), path)
     return slice_["image"], slice_["mask"]
 
 
 def folds(path: Path) -> pd.Series | None:
-    """Read the author's five folds where the folder has cvind.mat.
-
-    Args:
-        path: the folder given to `manifest`.
-
-    Returns:
-        Fold 1 to 5 by the author's number of the slice, from 1, or None without the file.
-
-    Raises:
-        DataError: the file holds something else, or there are several.
-
-    Notebook 01.
-    """
+    """Return the author's fold, 1 to 5, by the author's number of the slice, from 1; None without cvind.mat. Notebook 01."""
     root = Path(path)
     paths = [name for name in _files(root)[0] if files.leaf(name).lower() == FOLDS]
     if not paths:
@@ -98,34 +69,20 @@ def folds(path: Path) -> pd.Series | None:
 
 
 def match(numbered: pd.Series, table: pd.DataFrame) -> pd.Series:
-    """Find the author's fold of every slice by the number in its name: 1, 0001 and slice_1 are the author's first.
+    """Return the author's fold by image_id, found by the number in its name: 1, 0001 and slice_1 are the author's first.
 
-    Args:
-        numbered: what `folds` returned.
-        table: what `manifest` returned; slices that it skipped use up their folds.
-
-    Returns:
-        Fold 1 to 5 by image_id.
-
-    Raises:
-        DataError: the names give no number, or slices or folds are left over.
-
-    Notebook 01.
+    `numbered` is what `folds` returned, `table` what `manifest` did; slices that it skipped use up their folds. DataError
+    where names give no number, or slices or folds are left over.
     """
     image_ids = [*table["image_id"], *(_stem(path) for path, _ in table.attrs.get("skipped", []))]
     numbers = _numbers(image_ids)
     if numbers is None or len(set(numbers)) < len(numbers):
         problem = f"the slices' names give no number for each ({', '.join(image_ids[:3])}, ...)"
+    elif left_over := sorted(set(numbers) ^ set(numbered.index)):
+        shown = ", ".join(map(str, left_over[:3])) + (", ..." if len(left_over) > 3 else "")
+        problem = f"{len(left_over)} numbers have a slice or a fold, not both ({shown})"
     else:
-        without_fold = sorted(set(numbers) - set(numbered.index))
-        without_slice = sorted(set(numbered.index) - set(numbers))
-        if not without_fold and not without_slice:
-            return pd.Series(numbered.loc[numbers].to_numpy(), index=image_ids, name="fold")[: len(table)]
-        problem = ", ".join(
-            f"{len(left)} {what} (numbers {', '.join(map(str, left[:3]))}{', ...' if len(left) > 3 else ''})"
-            for what, left in (("slices have no fold", without_fold), ("folds have no slice", without_slice))
-            if left
-        )
+        return pd.Series(numbered.loc[numbers].to_numpy(), index=image_ids, name="fold")[: len(table)]
     raise DataError(
         f"{FOLDS}: has the folds of slices 1 to {len(numbered)}, and {len(image_ids)} slices are there: {problem}; name "
         f"the slices as their author does, 1.mat to {len(numbered)}.mat, and put all there, or take {FOLDS} away"
@@ -145,15 +102,9 @@ def _numbers(names: list[str]) -> list[int] | None:
 
 
 def fetch(dest: Path) -> Path:
-    """Download the article's files and unpack them; what is there already is kept, so a second call resumes.
+    """Download the article's files into a folder and unpack them; what is there already is kept, so a second call resumes.
 
-    Args:
-        dest: the folder to fill; give it as `data.path`.
-
-    Raises:
-        DataError: no network, an answer that is none, or a wrong checksum; a file is whole and right or not there.
-
-    Source: doi 10.6084/m9.figshare.1512427, CC BY 4.0. Used by `python -m btlib fetch`.
+    DataError without a network, or at a wrong answer or checksum; a file is whole and right or not there.
     """
     import pooch
     import requests
@@ -233,7 +184,11 @@ def _decode(root: Path, path: str) -> dict:
     if label.size != 1 or label[0] not in (1, 2, 3):
         found = f"{label[0]:g}" if label.size == 1 else f"{label.size} values"
         raise DataError(f"{name}: label is {found}; allowed: 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
-    patient = _text(fields["PID"], name)
+    codes = fields["PID"]
+    plain = codes.dtype.kind in "iu" and ((codes >= 32) & (codes <= 126)).all()
+    patient = "".join(map(chr, codes.ravel())).strip() if plain else ""
+    if not patient:
+        raise DataError(f"{name}: PID is no text of 1 to 64 plain characters; download the file again")
     return {"image": image, "mask": mask != 0, "label": CLASSES[int(label[0]) - 1], "patient_id": patient}
 
 
@@ -241,26 +196,15 @@ def _size(array: np.ndarray) -> str:
     return " x ".join(map(str, array.shape))
 
 
-def _text(codes: np.ndarray, name: str) -> str:
-    plain = codes.dtype.kind in "iu" and ((codes >= 32) & (codes <= 126)).all()
-    text = "".join(map(chr, codes.ravel())).strip() if plain else ""
-    if not text:
-        raise DataError(f"{name}: PID is no text of 1 to 64 plain characters; download the file again")
-    return text
-
-
 def _struct(data: bytes, name: str, wanted: str) -> dict:
-    """Read the variable `wanted` of a MATLAB file of version 7.3.
-
-    The library meets hostile bytes here, and fails in whatever way it fails: all of it is one DataError.
-    """
+    """Read the variable `wanted` of a MATLAB file of version 7.3."""
     try:
         if b"\x89HDF\r\n\x1a\n" in (data[:8], data[512:520]):
             with h5py.File.in_memory(data) as file:
                 return _from_hdf5(file, name, wanted)
     except DataError:
         raise
-    except Exception as error:
+    except Exception as error:  # damaged and hostile bytes fail in whatever way they fail
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{name}: truncated or damaged MATLAB file ({reason}); download it again") from None
     if data[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
@@ -268,21 +212,15 @@ def _struct(data: bytes, name: str, wanted: str) -> dict:
     raise DataError(f"{name}: no MATLAB file of version 7.3; truncated, damaged or of another kind")
 
 
-def _missing(name: str, wanted: str, names: list[str]) -> DataError:
-    if "cvind" in names:
-        return DataError(
-            f"{name}: holds cvind, the author's folds, and no slice; call it {FOLDS} so that it is read as such"
-        )
-    shown = ", ".join(sorted(names)[:8]) or "nothing"
-    return DataError(f"{name}: has no {wanted} but {shown}; a slice has {SLICE}")
-
-
 def _from_hdf5(file: h5py.File, name: str, wanted: str) -> dict:
     def member(group, key):
         # Links may point to other files; only what lies in this one is read.
-        if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise _missing(name, key, list(group)[:8] if isinstance(group, h5py.Group) else [])
-        return group[key]
+        if isinstance(group, h5py.Group) and isinstance(group.get(key, getlink=True), h5py.HardLink):
+            return group[key]
+        names = list(group)[:8] if isinstance(group, h5py.Group) else []
+        if "cvind" in names:
+            raise DataError(f"{name}: holds cvind, the author's folds, and no slice; call it {FOLDS}")
+        raise DataError(f"{name}: has no {key} but {', '.join(sorted(names)) or 'nothing'}; a slice has {SLICE}")
 
     group = file if wanted == "cvind" else member(file, wanted)
     result = {}

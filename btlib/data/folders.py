@@ -25,13 +25,9 @@ TEXTS = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".tsv",
 """Endings of index files and notes, which may lie among pictures."""
 
 PARTS = {
-    "training": "train",
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "testing": "test",
-    "test": "test",
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("testing", "test"), "test"),
 }
 """Name of a folder above the class folders -> what its publisher uses it for."""
 
@@ -43,25 +39,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> pd.DataFrame:
-    """Return the manifest of class folders, every picture decoded once to prove that it can be.
+    """Return the manifest of class folders, every picture decoded once to prove that it can be. Notebook 06.
 
     Such folders record no patient, so each slice is its own: patient_id is image_id, the path relative to `path`.
-    An empty class folder is accepted. A folder Training or Testing above the class folders gives `part`.
+    A folder of `PARTS` above the class folders gives `part`. Whatever lies in a class folder is a slice, but for texts and
+    stray files.
 
     Args:
         path: the folder that holds the class folders, directly or one level below (Training/glioma_tumor).
         labels: name of each class folder -> its class, in small letters, digits and _.
         unreadable: as for `manifest.gather`.
 
-    Returns:
-        A manifest (`btlib.data.manifest.COLUMNS`). Whatever lies in a class folder is a slice, but for texts and stray files,
-        which `attrs["passed_over"]` lists, with what else lies outside of class folders.
-
     Raises:
         DataError: a folder that holds pictures is not in `labels`, a folder in `labels` is absent, there are no
             pictures, or, unless skipped, a picture cannot be decoded.
-
-    Used by notebooks 01, 02 and 06.
     """
     root = Path(path)
     paths, passed_over = _pictures(root, labels)
@@ -69,39 +60,20 @@ def manifest(path: Path, labels: dict[str, str], unreadable: str = "error") -> p
 
 
 def read(root: Path, path: str) -> tuple[np.ndarray, None]:
-    """Return one picture's luminance as displayed, and None, for such folders have no masks.
+    """Return a picture's luminance as displayed, and None, for such folders have no masks. Notebook 06.
 
-    Args:
-        root: the folder given to `manifest`.
-        path: a path of the manifest, relative, with "/".
-
-    Returns:
-        (height, width) uint8; for greyscale of more bits uint16, int32 or float32, as stored; transparent parts over black,
-        EXIF rotation applied.
-
-    Raises:
-        DataError: it is no regular file below `root`, or cannot be decoded whole.
-
-    Used by notebooks 01, 02 and 06.
+    Luminance is (height, width) uint8; for greyscale of more bits uint16, int32 or float32, as stored; transparent parts
+    lie over black, EXIF rotation is applied. DataError where it is no regular file below `root`, or cannot be decoded whole.
     """
     return _decode(files.content(Path(root), path), f"{root}/{path}"), None
 
 
 def look(data: bytes, name: str) -> tuple[np.ndarray, float]:
-    """Decode one picture from its bytes, and say how coloured it is.
-
-    Args:
-        data: a picture file's content, one of `FORMATS`.
-        name: of the file, for messages.
+    """Decode a picture from its bytes, and say how coloured it is; `name` is for messages.
 
     Returns:
         Luminance as `read` gives it, and the tint: the mean over all pixels of largest minus smallest of red, green and
         blue, 0 (grey) to 255.
-
-    Raises:
-        DataError: it cannot be decoded whole.
-
-    Used by `python -m btlib predict`.
     """
     return _decode(data, name, lambda picture: (_luminance(picture), _tint(picture)))
 
@@ -148,13 +120,9 @@ def _shown(names: list[str], most: int = 12) -> str:
 
 
 def _row(root: Path, labels: dict[str, str], path: str) -> dict:
-    label = labels[PurePosixPath(path).parent.name]
-    return manifests.row(path, read(root, path)[0], None, label=label, part=_part(path))
-
-
-def _part(path: str) -> str:
-    first, *inner = PurePosixPath(path).parts
-    return PARTS.get(first.lower(), "") if len(inner) == 2 else ""
+    *above, folder, _ = PurePosixPath(path).parts
+    part = PARTS.get(above[0].lower(), "") if above else ""
+    return manifests.row(path, read(root, path)[0], None, label=labels[folder], part=part)
 
 
 def _luminance(picture: Image.Image) -> np.ndarray:
@@ -183,7 +151,12 @@ def _decode(data: bytes, name: str, take=_luminance):
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{name}: claims {width} x {height} pixels; allowed: {MAX_PIXELS:,} in all")
-            _check_kind(picture, name)
+            pictures = getattr(picture, "n_frames", 1)
+            if pictures > 1 and picture.format != "MPO":  # a camera's JPEG, whose other pictures are previews
+                raise DataError(f"{name}: holds {pictures} pictures; save each slice in a file of its own")
+            # Pillow turns such pictures of 8 bits, and not those of 16.
+            if picture.format == "TIFF" and picture.tag_v2.get(262) == 0 and picture.mode.startswith("I"):
+                raise DataError(f"{name}: white is stored as 0 in more than 8 bits; save it with black as 0")
             return take(ImageOps.exif_transpose(picture))
     except DataError:
         raise
@@ -192,12 +165,3 @@ def _decode(data: bytes, name: str, take=_luminance):
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = f"no picture of {', '.join(FORMATS)}" if unknown else f"{type(error).__name__}: {error}"
         raise DataError(f"{name}: cannot be decoded as a picture: {reason}; {len(data):,} bytes") from None
-
-
-def _check_kind(picture: Image.Image, name: str) -> None:
-    pictures = getattr(picture, "n_frames", 1)
-    if pictures > 1 and picture.format != "MPO":  # a camera's JPEG, whose other pictures are previews
-        raise DataError(f"{name}: holds {pictures} pictures; save each slice in a file of its own")
-    # Pillow turns such pictures of 8 bits, and not those of 16.
-    if picture.format == "TIFF" and picture.tag_v2.get(262) == 0 and picture.mode.startswith("I"):
-        raise DataError(f"{name}: white is stored as 0 in more than 8 bits; save it with black as 0")

@@ -34,13 +34,9 @@ PLANES = ("axial", "coronal", "sagittal", "unknown")
 
 
 def row(path: str, image: np.ndarray, mask: np.ndarray | None, /, **known) -> dict:
-    """Return the row of a slice whose source knows no more than `known`: its patient is then its path.
+    """Return the row of a slice, of which the source knows the columns `known`: label at least.
 
-    Args:
-        path: of the slice, below the data set's folder.
-        image: (H, W), any real dtype.
-        mask: bool (H, W), or None.
-        known: label, and whatever other columns the source has.
+    Without a patient_id its patient is its path, which begins below the data set's folder. Image and mask as `identity`.
     """
     return {
         "image_id": path,
@@ -63,8 +59,7 @@ def gather(
 
     Args:
         read: from one of `items` to its `row`; it raises DataError for a slice that cannot be used.
-        items: such as paths.
-        paths: of the items.
+        items, paths: one of each a slice.
         unreadable: "error" stops at the first slice that cannot be used; "skip" leaves such slices out and lists them,
             path and reason, in the manifest's `attrs["skipped"]`.
         root: for messages.
@@ -72,8 +67,6 @@ def gather(
 
     Raises:
         DataError: a slice, or with "skip" every slice, cannot be used; or as `make`.
-
-    Used by the readers.
     """
     rows = list(files.spread(functools.partial(_row_or_reason, read), items))
     skipped = [(path, str(row)) for path, row in zip(paths, rows, strict=True) if isinstance(row, DataError)]
@@ -92,15 +85,9 @@ def _row_or_reason(read: Callable, item) -> dict | DataError:
 
 
 def make(rows: list[dict], name: str) -> pd.DataFrame:
-    """Return rows as a manifest, in the order given.
+    """Return rows, of `row`, as a manifest in the order given; `patient_group` is derived where it is left out or empty.
 
-    Args:
-        rows: one dict a slice, as `row` returns it, with any further keys, which are kept; `patient_group` is derived where
-            it is left out or empty.
-        name: the folder the slices came from, for messages.
-
-    Raises:
-        DataError: there are no rows, two share an image_id, or a label is no plain word, a plane or part unknown.
+    DataError, which names the data set, where there are no rows, two share an image_id, or `check_words` stops.
     """
     if not rows:
         raise DataError(f"{name}: no slices found")
@@ -131,12 +118,12 @@ def check_words(where: str, label: str, plane: str, part: str) -> None:
 
 
 def further(manifest: pd.DataFrame) -> list[str]:
-    """Return the columns that a source has besides `COLUMNS`. Used by `fingerprint` and by messages of `splits`."""
+    """Return the columns that a source has besides `COLUMNS`."""
     return [column for column in manifest.columns if column not in COLUMNS]
 
 
 def unnamed(manifest: pd.DataFrame, column: str = "patient_id") -> pd.Series:
-    """Say of each slice whether its source names no patient, or no patient_group: it then is its path. Used by `splits`."""
+    """Say of each slice whether its source names no patient, or no patient_group: it then is its path."""
     nobody = manifest["patient_id"] == manifest["path"]
     derived = manifest["path"].map(patient_group) if column == "patient_group" else manifest["path"]
     return nobody & (manifest[column] == derived)
@@ -153,11 +140,7 @@ def patient_group(patient_id: str) -> str:
 def identity(image: np.ndarray, mask: np.ndarray | None) -> str:
     """Return the SHA-256, in hex, of a slice as it is read: the same whatever program wrote the file, and how.
 
-    Args:
-        image: (H, W), any real dtype; equal values (below 2^63) give equal digits in any dtype.
-        mask: bool (H, W), or None; a mask without a pixel is none.
-
-    Used by the readers, for the manifest's `sha256`.
+    Equal values (below 2^63) of an image (H, W) give equal digits in any dtype. A mask without a pixel is none.
     """
     pixels = _plainest(image)
     digest = hashlib.sha256(f"{image.shape[0]} x {image.shape[1]} {pixels.dtype.str}".encode())
@@ -179,14 +162,7 @@ def _plainest(image: np.ndarray) -> np.ndarray:
 
 
 def in_words(manifest: pd.DataFrame, most: int = 5) -> str:
-    """Say how many slices were left out, and why, and which other files were passed over.
-
-    Args:
-        manifest: as a reader returns it, with `attrs["skipped"]` and `attrs["passed_over"]`.
-        most: how many of each are named.
-
-    Notebook 01.
-    """
+    """Say how many slices were left out, and why, and which other files were passed over; name `most` of each. Notebook 01."""
     skipped, passed_over = manifest.attrs["skipped"], manifest.attrs["passed_over"]
     reasons = "".join(f" {reason}." for _, reason in skipped[:most])
     names = f": {', '.join(passed_over[:most])}" if passed_over else ""

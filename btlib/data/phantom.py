@@ -51,44 +51,34 @@ def generate(root: Path, phantom: params.Phantom, copies_from: Path | None) -> N
         phantom: how many slices, of which size in pixels, from which hospital and seed.
         copies_from: the phantom of hospital "a" to copy from; needed where `phantom.copies` is not 0.
 
-    Raises:
-        DataError: `root` holds something else, or copies are asked for that cannot be made.
-        OSError: the disk is full or cannot be written; the message names a file or `root`.
+    DataError where `root` holds something else, or copies are asked for that cannot be made.
 
     Source: ICBM 2009a nonlinear symmetric template (Fonov and others, NeuroImage 54, 2011), as nilearn carries it.
     """
-    root = Path(root)
     marker = {"version": VERSION, "phantom": phantom.model_dump(), "copies_from": _source(phantom, copies_from)}
     if _marker(root) == marker:
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (root.with_name(f".{root.name}.{part}") for part in ("partial", "old"))
+    partial = root.with_name(f".{root.name}.partial")
     with filelock.FileLock(root.with_name(f".{root.name}.lock")):
         if _marker(root) == marker:
             return
         _refuse_foreign(root)
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             with files.naming(root):
                 partial.mkdir()
                 _write_a(partial, phantom) if phantom.hospital == "a" else _write_b(partial, phantom, copies_from)
                 (partial / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
-                shutil.rmtree(old, ignore_errors=True)
                 if root.exists():
-                    os.replace(root, old)
+                    shutil.rmtree(root)
                 os.replace(partial, root)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def slice_of(phantom: params.Phantom, patient: int, number: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return one made-up slice, its tumour and its plane; other patients and slices have no part in it.
-
-    Args:
-        phantom: `patients`, `slices_per_patient` and `copies` are not looked at.
-        patient: 0 or more.
-        number: 0 or more; planes take turns.
+    """Return a made-up slice of a patient, both numbered from 0; planes take turns. Other slices have no part in it.
 
     Returns:
         (size, size) uint8 image, (size, size) bool mask of the tumour (enhancing part and core, without oedema),
@@ -109,7 +99,7 @@ def slice_of(phantom: params.Phantom, patient: int, number: int) -> tuple[np.nda
 
 
 def label_of(patient: int, hospital: str) -> str:
-    """Return the class of a patient of hospital "a" or "b"; classes take turns, so all are there from six on."""
+    """Return the class of a patient; classes take turns, so all are there from six on."""
     return TURNS[hospital][patient % 7]
 
 
@@ -127,10 +117,9 @@ def _first_visit(patient: int, hospital: str) -> int:
 
 def _marker(root: Path) -> dict | None:
     try:
-        found = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        return json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "version" in found and "phantom" in found else None
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -143,23 +132,18 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _source(phantom: params.Phantom, copies_from: Path | None) -> dict | None:
-    """Return the marker of the phantom that copies are taken from; None where none are asked for."""
+    """The marker of the phantom that copies are taken from; None where none are asked for."""
     if not phantom.copies:
         return None
-    if phantom.hospital == "a" or copies_from is None:
+    marker = _marker(copies_from) if copies_from is not None and phantom.hospital == "b" else None
+    if marker is None or marker["phantom"]["hospital"] != "a":
         raise DataError(
             f"phantom: copies is {phantom.copies}; allowed: 0, unless hospital is b and there is a phantom a to copy from"
         )
-    marker = _marker(Path(copies_from))
-    if marker is None or marker["phantom"]["hospital"] != "a":
-        raise DataError(f"{copies_from}: is no phantom of hospital a, so there is nothing to copy from")
     have = marker["phantom"]["patients"] * marker["phantom"]["slices_per_patient"]
     if phantom.copies > have:
         raise DataError(f"phantom: copies is {phantom.copies}; allowed: at most {have}, the slices of {copies_from}")
     return marker
-
-
-# --- hospital a ---
 
 
 def _write_a(root: Path, phantom: params.Phantom) -> None:
@@ -186,18 +170,12 @@ def _write_a(root: Path, phantom: params.Phantom) -> None:
 
 
 def _write_mat(path: Path, variables: dict[str, np.ndarray]) -> None:
-    """Write arrays as MATLAB 7.3 does: HDF5 behind a header.
-
-    In memory first: HDF5 keeps a file open that it could not write to a full disk, and later ends the process.
-    """
-    buffer = io.BytesIO()
+    """Write arrays as MATLAB 7.3 does: HDF5 behind a header."""
+    buffer = io.BytesIO()  # HDF5 keeps a file open that it could not write to a full disk, and later ends the process
     with h5py.File(buffer, "w", userblock_size=512) as file:
         for name, value in variables.items():
             file.create_dataset(name, data=value, compression="gzip" if value.size > 1000 else None)
     path.write_bytes(HEADER + buffer.getvalue()[len(HEADER) :])
-
-
-# --- hospital b ---
 
 
 def _write_b(root: Path, phantom: params.Phantom, copies_from: Path | None) -> None:
@@ -223,7 +201,7 @@ def _write_b(root: Path, phantom: params.Phantom, copies_from: Path | None) -> N
                 picture = picture.convert("RGB") if rng.random() < 0.3 else picture
                 save(picture, label, "jpg", quality=int(rng.integers(75, 96)))
     if phantom.copies:
-        planted = [("image_id", "source_image_id", "change"), *_plant(phantom, Path(copies_from), save)]
+        planted = [("image_id", "source_image_id", "change"), *_plant(phantom, copies_from, save)]
         with open(root / "planted.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(planted)
 

@@ -13,14 +13,10 @@ from btlib.params import Split
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way of splitting: the manifest's column whose slices stay together, how parts are cut, and words for people.
-
-    `kind` is "holdout" (one part tested), "folds" (each part in turn), "author" (the author's folds in turn) or
-    "published" (what the publisher tests).
-    """
+    """A way of splitting: the manifest's column whose slices stay together, how parts are cut, and words for people."""
 
     column: str
-    kind: str
+    kind: str  # "holdout" (one part tested), "folds" (each in turn), "author" (the author's in turn) or "published"
     words: str
 
 
@@ -45,10 +41,7 @@ ROLES = ("train", "validation", "test")
 
 
 def rule(protocol: str) -> Protocol:
-    """Return what a protocol's name stands for: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds; DataError where neither.
-
-    Whether the data have the column is for `check` to say.
-    """
+    """Return what a protocol's name stands for: one of `PROTOCOLS`, or COLUMN_holdout or COLUMN_folds; DataError where neither."""
     column, _, kind = protocol.rpartition("_")
     if protocol in PROTOCOLS:
         return PROTOCOLS[protocol]
@@ -72,14 +65,7 @@ def check(
     author_folds: pd.Series | None = None,
     guided: bool = False,
 ) -> None:
-    """Stop where data cannot carry a protocol, before anything is fitted.
-
-    Args:
-        manifest: the slices.
-        protocol: as for `rule`.
-        classes: labels that take part.
-        author_folds: image_id to 1..5, or None where the data set has none.
-        guided: whether training asks for tumour masks.
+    """Stop where data cannot carry a protocol, before anything is fitted; `guided` training asks for tumour masks.
 
     Raises:
         DataError: what is missing (a class, patient ids, the author's folds, published parts, masks, a column), and what the
@@ -125,11 +111,11 @@ def _lack(table: pd.DataFrame, protocol: str, author_folds: pd.Series | None) ->
 def make(
     manifest: pd.DataFrame, protocol: str, fold: int, seed: int, split: Split, author_folds: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Give every slice a role, the same one whenever the arguments are the same.
+    """Give every slice a role, the same one whenever the arguments are the same. Notebook 02.
 
     Args:
         manifest: the slices that take part.
-        protocol: what is kept together (slice, patient, patient group, author's fold) and how often (hold-out, folds).
+        protocol: as for `rule`.
         fold: 0 where there is one test part; 0 to k-1 else: that part is tested.
         seed: of the partition. Folds are cut by it too, so that all folds of one seed are disjoint.
         split: sizes; a `validation_fraction` of 0 leaves all but the test part to training.
@@ -143,8 +129,6 @@ def make(
     Raises:
         DataError: the fold does not exist, the data cannot carry the protocol, a class has too few units to be divided,
             or the split breaks its promise: a part is empty, or a unit lies on both sides.
-
-    Notebook 02.
     """
     one = rule(protocol)
     if fold not in folds_of(protocol, split):
@@ -171,7 +155,6 @@ def make(
 
 
 def _validation(label, unit, tested, protocol, fold, seed, split) -> np.ndarray:
-    """Rows of the validation slices."""
     rest = np.flatnonzero(~tested)
     fraction = min(0.5, split.validation_fraction * len(label) / len(rest))
     name = f"{protocol}, split.validation_fraction"
@@ -220,14 +203,11 @@ def _take(label, unit, fraction, seed, name, column):
 
 
 def report(manifest: pd.DataFrame, split: pd.DataFrame) -> dict:
-    """Count a split: slices and patients in each role, and patients and groups that cross from training to test.
+    """Count a split's slices and patients, and what crosses from training or validation to test. Notebook 02.
 
     Returns:
         Dict of counts: n_train, n_validation, n_test, patients_train, patients_test, patients_crossing,
-        groups_crossing, slices_of_crossing_patients (test slices whose patient also trains or validates). Those of
-        patients are NaN where some slices name none.
-
-    Notebook 02 writes it to splits.csv, with the near-identical neighbours that `overlap.crossing` counts.
+        groups_crossing, slices_of_crossing_patients. Those of patients are NaN where some slices name none.
     """
     table = split.merge(manifest, on="image_id", validate="one_to_one")
     test, rest = table[table["role"] == "test"], table[table["role"] != "test"]

@@ -1,4 +1,4 @@
-"""Slices that a CSV table lists: where they lie, what they show, whose they are, where their masks are, who trains."""
+"""CSV tables: of slices (where they lie, what they show, whose they are, where their masks are), and of class folders' patients."""
 
 import csv
 import functools
@@ -18,11 +18,12 @@ NEEDED = ("path", "label")
 RESERVED = ("image_id", "width", "height", "mask_area", "sha256", "role")
 """Columns of the manifest and of splits that the reader alone fills."""
 
-MAX_BYTES = 256 * 2**20
+COPIES_OF = "copies of {}"
+"""Name of a group that is known by one of its images alone, and by no patient."""
 
 
 def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str = "error") -> pd.DataFrame:
-    """Return the manifest of a table's slices, every picture and mask decoded once to prove that it can be.
+    """Return the manifest of a table's slices, by path, every picture and mask decoded once to prove that it can be.
 
     Args:
         path: the CSV file, UTF-8, separated by commas, with a header: path and label; if wanted patient_id, patient_group,
@@ -31,14 +32,9 @@ def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str =
         labels: the table's label -> class, where they differ.
         unreadable: as for `manifest.gather`.
 
-    Returns:
-        A manifest (`btlib.data.manifest.COLUMNS` and further columns, mask among them), ordered by path; image_id is the path.
-
     Raises:
         DataError: the table cannot be read, lacks a column, names a slice twice, or holds a value that is not allowed; or,
             unless skipped, a slice or mask cannot be decoded. The message names line and file.
-
-    Used by notebooks 01 and 02 where `source` is table.
     """
     path = Path(path)
     lines = sorted(_lines(path, labels), key=lambda line: line["path"])
@@ -47,27 +43,16 @@ def manifest(path: Path, labels: dict[str, str] | None = None, unreadable: str =
 
 
 def read(path: Path, slice_: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return one slice of a table and its mask.
+    """Return a slice of a table as `folders.read` gives it, and its mask, bool (H, W), or None where the table names none.
 
-    Args:
-        path: the CSV file.
-        slice_: the slice's path, as in the manifest.
-
-    Returns:
-        Image (H, W), as `folders.read` gives it; mask, bool (H, W), or None where the table names none.
-
-    Raises:
-        DataError: a file cannot be decoded, or the mask is none of this slice.
-
-    Used by notebooks 01 and 02 where `source` is table.
+    DataError where a file cannot be decoded, or the mask is none of this slice.
     """
     path = Path(path)
     return _decode(path, slice_, _masks(path, os.stat(path).st_mtime_ns)[slice_])
 
 
 def listed(path: Path) -> list[str]:
-    """Return the files that a table stands on, the CSV first, relative to its folder; none but the CSV where it cannot be
-    read. Used to notice a change."""
+    """Return the files that a table stands on, relative to its folder: the CSV, and where it can be read what it names."""
     path = Path(path)
     try:
         lines = rows(path, NEEDED)
@@ -77,21 +62,14 @@ def listed(path: Path) -> list[str]:
 
 
 def rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Read a CSV table as text, cell by cell.
-
-    Args:
-        path: a CSV file in UTF-8, with or without a byte order mark, separated by commas, with a header.
-        needed: columns that must be there.
+    """Read a CSV table as text: UTF-8, with or without a byte order mark, separated by commas, with a header.
 
     Returns:
-        A dict a row: its cells by column, without spaces around them, and under "" the number of its line. Empty lines are
-        none.
+        A dict a row: its cells by column, without spaces around them, and under "" the number of its line.
 
     Raises:
         DataError: the file is not there or no such table; a column is missing, stands twice or has no plain name; a row has
             more or fewer cells than the header. The message names the line.
-
-    Used by `manifest` and by `patients`.
     """
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     table: list[dict[str, str]] = []
@@ -121,8 +99,6 @@ def _text(path: Path) -> str:
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file; it should be a CSV table")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"{path}: has {size:,} bytes; allowed for a table: {MAX_BYTES:,}")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
@@ -206,3 +182,51 @@ def _decode(path: Path, slice_: str, mask: str) -> tuple[np.ndarray, np.ndarray 
 def _masks(path: Path, changed: int) -> dict[str, str]:
     """The mask of each slice; `changed` tells a table from its earlier state."""
     return {line["path"]: line.get("mask", "") for line in rows(path, NEEDED)}
+
+
+def join_patients(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a manifest whose slices have the patients, or groups, that a table names for them.
+
+    A slice without a patient keeps its path as patient_id, so that protocols by patient refuse it; those by group serve.
+
+    Args:
+        manifest: of class folders, which name no patient; its `attrs["skipped"]` lists slices that were left out.
+        path: a CSV table with the columns image (a slice's path), patient, and if wanted group: what must stay on one side
+            of a split, such as chains of copies. `python -m btlib audit --patients` writes one; other columns are not read.
+
+    Raises:
+        DataError: an image stands twice; a slice is not in the table, or an image of the table is no slice; a slice has
+            neither patient nor group where others have.
+    """
+    lines = rows(Path(path), ("image", "patient"))
+    given = pd.DataFrame(lines).set_index("image")
+    if len(twice := given.index[given.index.duplicated()]):
+        numbers = " and ".join(given.loc[twice[0], ""])
+        raise DataError(f"{path}, lines {numbers}: {twice[0]} stands in both; allowed: each image once")
+    _check_left_over(manifest, given, path)
+    given = given.loc[manifest["image_id"]]
+    patient = given["patient"].to_numpy()
+    named = pd.Series(patient).where(patient != "", manifest["path"])
+    groups = [manifests.patient_group(p) for p in patient]
+    if "group" in given:
+        images = set(manifest["image_id"])
+        both = zip(given["group"], patient, groups, strict=True)
+        groups = [COPIES_OF.format(g) if g in images else g or (own if named else "") for g, named, own in both]
+    if "" in groups:
+        row = given.iloc[groups.index("")]
+        raise DataError(f"{path}, line {row['']}: {row.name} has neither patient nor group; allowed: one at least")
+    joined = manifest.assign(patient_id=named.to_numpy(), patient_group=groups)
+    joined.attrs = manifest.attrs
+    return joined
+
+
+def _check_left_over(manifest: pd.DataFrame, given: pd.DataFrame, path: Path) -> None:
+    skipped = {name for name, _ in manifest.attrs.get("skipped", [])}
+    unnamed = [name for name in manifest["image_id"] if name not in given.index]
+    strange = [name for name in given.index if name not in set(manifest["image_id"]) | skipped]
+    for names, words in ((unnamed, "slices that it does not list"), (strange, "images that are no slices of the data")):
+        if names:
+            raise DataError(
+                f"{path}: leaves over {len(names)} {words}, such as {names[0]}; allowed: none, as the split would break its "
+                "promise"
+            )
