@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from btlib import ParamsError, params
-from btlib.fitting import distribution
+from btlib.fitting import training
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
@@ -32,9 +32,9 @@ for how in ("none", "data_parallel"):
 
 
 def test_batches_are_not_shared_out_on_jax(monkeypatch):
-    monkeypatch.setattr(distribution.keras.config, "backend", lambda: "jax")
+    monkeypatch.setattr(training.keras.config, "backend", lambda: "jax")
     with pytest.raises(ParamsError, match="distribution: got 'data_parallel'; allowed with KERAS_BACKEND=jax: none"):
-        distribution.scope("data_parallel", 32).__enter__()
+        training.shared_out("data_parallel", 32).__enter__()
 
 
 def test_two_devices_give_the_losses_of_one(study, home):
@@ -57,6 +57,7 @@ def test_two_devices_give_the_losses_of_one(study, home):
     assert '"devices": 2' in (folders[1] / "provenance.json").read_text()
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused():
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_logical_devices", lambda kind: [object()] * 2)
     with pytest.raises(ParamsError, match="got 5; allowed with 2 devices: a multiple of 2"):
-        distribution._check(5, 2)
+        training.shared_out("data_parallel", 5).__enter__()

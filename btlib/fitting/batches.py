@@ -11,19 +11,15 @@ from btlib.models import augmentation
 
 
 def filled(images, size: int, rows=None) -> Iterator[tuple[slice, np.ndarray]]:
-    """Go through slices in batches of one size; the last one is filled up with zeros.
+    """Go through slices in batches of one size; the last is filled up with zeros, as a smaller one would be compiled anew.
 
     Args:
-        images: (N, ...), an array or what is read lazily row by row, such as an h5py.Dataset.
+        images: (N, ...).
         size: slices a batch, at least 1.
         rows: which of the slices, (n,) int, in this order; None for all.
 
-    One size, as a last, smaller batch would be traced and compiled anew.
-
     Yields:
         Where the batch's slices stand among `rows` (a slice of at most `size`), and (size, ...) of the images' dtype.
-
-    Used by `predict` and the scores of maps.
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     for start in range(0, len(rows), size):
@@ -35,19 +31,14 @@ def filled(images, size: int, rows=None) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
-    """Return a model's logits, or whatever else it gives, for slices.
+    """Return a model's logits for slices, (n, classes) float32, or what else it gives. Notebooks 04 to 06.
 
     Args:
         model: keras.Model from (n, S, S, 1) to logits, or its backbone alone, to features.
-        images: (N, S, S) uint8, read lazily.
+        images: (N, S, S) uint8.
         rows: which of them, (n,) int; None for all.
         batch_size: slices at a time.
         flip: whether to average with the logits of the left-right mirrored slices (test-time augmentation).
-
-    Returns:
-        (n, classes) float32, or (n, ...) of the backbone's.
-
-    Notebooks 04 to 06.
     """
     out = [np.zeros((0, *model.output_shape[1:]), np.float32)]
     for some, batch in filled(images, batch_size, rows):

@@ -60,99 +60,68 @@ class Fit(params.Section):
 
 
 def fit_of(study: params.Study, fingerprint: str, model: params.Model, protocol: str, fold: int, seed: int) -> Fit:
-    """Return the fit of one model under one split, with the study's parameters.
-
-    Args:
-        study: the parameters.
-        fingerprint: of the data set, `datasets.fingerprint`.
-        model: backbone, weights and name of the recipe.
-        protocol, fold, seed: which split, and the seed of both split and fit.
-    """
+    """Return the fit of one model under one split, with the study's parameters; `seed` is of both split and fit."""
     recipe = study.recipes[model.recipe]
     return Fit(
-        **{
-            "data": fingerprint,
-            "classes": study.classes,
-            "model": model.model,
-            "weights": model.weights,
-            "output_stride": model.output_stride or models.REGISTRY[model.model].strides[0],
-            "protocol": protocol,
-            "fold": fold,
-            "seed": seed,
-            "preprocessing": study.preprocessing.model_copy(update={"image_size": study.image_size_of(model)}),
-            "split": study.split,
-            "head": study.head,
-            "augmentation": study.augmentation if recipe.augment else None,
-            "recipe": recipe,
-        }
+        data=fingerprint,
+        classes=study.classes,
+        model=model.model,
+        weights=model.weights,
+        output_stride=model.output_stride or models.REGISTRY[model.model].strides[0],
+        protocol=protocol,
+        fold=fold,
+        seed=seed,
+        preprocessing=study.preprocessing.model_copy(update={"image_size": study.image_size_of(model)}),
+        split=study.split,
+        head=study.head,
+        augmentation=study.augmentation if recipe.augment else None,
+        recipe=recipe,
     )
 
 
 def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
-    """List every fit that the study means, once.
-
-    Args:
-        study: the parameters.
-        fingerprint: of the data set.
+    """List every fit that the study means. Notebooks 03 and 04.
 
     Returns:
         purpose ("proposed", "baseline", "ablation", "gradcam"), factor (of an ablation, else ""), value (of an ablation, or
         the name in `gradcam.models`, else ""), id, fit (Fit).
         A fit that serves two purposes stands twice, with one id.
-
-    Notebooks 03 and 04, `make plan`.
     """
     rows = []
-    for p in study.protocols:
-        for seed, fold in pairs_of(study, p):
-            rows.append(("proposed", "", "", fit_of(study, fingerprint, study.proposed, p.protocol, fold, seed)))
+
+    def add(purpose, model, protocols, factor="", value="", parameters=study):
+        for seed, fold in pairs_of(study, protocols):
+            fit = fit_of(parameters, fingerprint, model, protocols.protocol, fold, seed)
+            rows.append((purpose, factor, value, fit))
+
+    for protocols in study.protocols:
+        add("proposed", study.proposed, protocols)
     for model in study.baselines:
-        for seed, fold in pairs_of(study, study.comparison):
-            rows.append(("baseline", "", "", fit_of(study, fingerprint, model, study.comparison.protocol, fold, seed)))
+        add("baseline", model, study.comparison)
     budget = {"recipe.epochs": study.ablation.epochs} if study.ablation.epochs else {}
     for change in [{}, *study.ablation.changes] if study.ablation.changes else []:
         own = {"proposed.recipe", "recipe.epochs", "recipe.stages"} & change.keys()
         changed = study.changed(change if own else budget | change)
         factor = ", ".join(change) or "proposed"
         value = ", ".join(v if isinstance(v, str) else json.dumps(v) for v in change.values())
-        for seed, fold in pairs_of(study, study.ablation):
-            fit = fit_of(changed, fingerprint, changed.proposed, study.ablation.protocol, fold, seed)
-            rows.append(("ablation", factor, value, fit))
+        add("ablation", changed.proposed, study.ablation, factor, value, changed)
     explained = next(p for p in study.protocols if p.protocol == study.gradcam.protocol)
     for name in study.gradcam.models:
-        for seed, fold in pairs_of(study, explained.model_copy(update={"seeds": explained.seeds[:1]})):
-            fit = fit_of(study, fingerprint, study.model_of(name), explained.protocol, fold, seed)
-            rows.append(("gradcam", "", name, fit))
+        once = explained.model_copy(update={"seeds": explained.seeds[:1]})
+        add("gradcam", study.model_of(name), once, value=name)
     table = pd.DataFrame(rows, columns=["purpose", "factor", "value", "fit"])
     table.insert(3, "id", [f.id for f in table["fit"]])
     return table
 
 
 def ensure_weights(study: params.Study) -> None:
-    """Make sure that the pretrained weights of every planned fit are here, those of the ablation's changes too.
-
-    Raises:
-        WeightsError: some are missing and cannot be fetched.
-
-    Used before any slice is read by the Snakefile, `python -m btlib study` and `training.prepare`.
-    """
+    """Make sure that the pretrained weights of every planned fit are here; WeightsError as `weights.ensure`."""
     for name in dict.fromkeys(f.model for f in plan(study, "")["fit"] if f.weights):
         weights.ensure(models.REGISTRY[name].source)
 
 
 def check(study: params.Study, manifest: pd.DataFrame) -> None:
-    """Stop where the study's data cannot carry one of its protocols or recipes, before anything is fitted.
-
-    Args:
-        study: the parameters.
-        manifest: of the study's data.
-
-    Raises:
-        DataError: a class has no slices; a protocol asks for patient ids, published parts, author's folds or a column that
-            the data have not; a recipe asks for tumour masks where there are none.
-
-    Used by the Snakefile, `python -m btlib fit` and `plan`, and notebooks 03 to 06.
-    """
+    """Stop where the study's data cannot carry one of its protocols or recipes; DataError as `splits.check`."""
     folds = datasets.author_folds(study.data)
     fits = plan(study, "")["fit"]
     for protocol, guided in dict.fromkeys((f.protocol, bool(f.recipe.cam_loss or f.recipe.erase)) for f in fits):
@@ -162,10 +131,7 @@ def check(study: params.Study, manifest: pd.DataFrame) -> None:
 def outlook(plan: pd.DataFrame, slices: int, costs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Say of each fit whether it is done, and how long it will take by what was measured on this machine.
 
-    Args:
-        plan: what `plan` returned.
-        slices: of the data set.
-        costs: reports/cost.csv (`benchmarks.cost.table`), where it was made.
+    `slices` is how many the data set has, `costs` is reports/cost.csv (`benchmarks.cost.table`), where it was made.
 
     Returns:
         id, fit (its title), what_for (its purpose, and what tells it from others of it), state ("done" or "to do"), minutes,
@@ -241,10 +207,7 @@ def pairs_of(study: params.Study, protocols: params.Protocols) -> list[tuple[int
 
 @dataclass(frozen=True)
 class Run:
-    """A finished fit.
-
-    Its folder holds fit.json, model.keras, history.csv, predictions.csv and, written last, provenance.json.
-    """
+    """A finished fit: a folder of fit.json, model.keras, history.csv, predictions.csv and, written last, provenance.json."""
 
     fit: Fit
     at: Path | None = None
@@ -252,20 +215,14 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The fit's id."""
         return self.fit.id
 
     @property
     def folder(self) -> Path:
-        """runs/<id>, or wherever it was brought from."""
         return self.at or home() / "runs" / self.id
 
     def model(self):
-        """Load the fitted keras.Model; Keras's safe mode stays on.
-
-        Raises:
-            DataError: the run was brought here without its model, or the file is no model that is safe to load.
-        """
+        """Load the fitted keras.Model; DataError where it was not brought here with the run, or is not safe to load."""
         import keras
 
         path = self.folder / "model.keras"
@@ -290,11 +247,8 @@ class Run:
         return table.assign(stage=table["stage"].map(dict(enumerate(names))))
 
     def predictions(self, role: str | None = None) -> pd.DataFrame:
-        """One row a validation or test slice: image_id, role, label, patient_id, patient_group, plane, the logits.
-
-        Args:
-            role: "validation" or "test"; None for both.
-        """
+        """One row a slice of a role ("validation" or "test"), or of both: image_id, role, label, patient_id, patient_group,
+        plane, the logits."""
         text = ("image_id", "role", "label", "patient_id", "patient_group", "plane")
         table = pd.read_csv(self.folder / "predictions.csv", dtype=dict.fromkeys(text, str), keep_default_na=False)
         return table if role is None else table[table["role"] == role].reset_index(drop=True)
@@ -305,11 +259,7 @@ class Run:
 
 
 def load(fit: Fit) -> Run | None:
-    """Return the run of a fit if it is finished, else None.
-
-    Raises:
-        DataError: the folder that bears the fit's id holds the run of another fit, or of code that wrote fit.json otherwise.
-    """
+    """Return the run of a fit if it is finished, else None; DataError where the folder of its id holds another's run."""
     run = Run(fit)
     if not (run.folder / "provenance.json").exists():
         return None
@@ -327,13 +277,7 @@ def load(fit: Fit) -> Run | None:
 
 
 def read(folder: Path) -> Run:
-    """Return the finished run that lies in a folder, of this machine or another.
-
-    Raises:
-        DataError: it holds no finished run of this version of the code.
-
-    Used by `python -m btlib predict` and `export`.
-    """
+    """Return the finished run that lies in a folder; DataError where it holds none of this version of the code."""
     for name in ("fit.json", "predictions.csv", "provenance.json"):
         if not (folder / name).is_file():
             raise DataError(f"{folder}: holds no {name}; a finished run has one")
@@ -346,14 +290,7 @@ def read(folder: Path) -> Run:
 
 @contextmanager
 def claim(fit: Fit) -> Iterator[Path]:
-    """Hold a fit for this process alone and give the folder to fit in; what an earlier, killed process left is in it.
-
-    Args:
-        fit: the fit; another process that claims it waits until this one is done.
-
-    Yields:
-        runs/.<id>: the caller writes there and calls `finish`.
-    """
+    """Hold a fit while other processes wait, and yield the folder to fit in, with what a killed process left; see `finish`."""
     folder = home() / "runs"
     # Lock files stay: the system frees the lock of a killed process, and removing the file would let two hold it.
     (folder / ".locks").mkdir(parents=True, exist_ok=True)
@@ -392,7 +329,7 @@ def machine() -> dict:
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         "backend": backend,
-        "versions": {p: _version(p) for p in dict.fromkeys((*packages, backend))},
+        "versions": {p: version(p) for p in dict.fromkeys((*packages, backend))},
         "commit": commit(),
     }
 
@@ -404,25 +341,14 @@ def commit() -> str:
     root = Path(__file__).resolve().parents[2]
 
     def git(*words):
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + (
-            "+changes"
-            if git("status", "--porcelain", "btlib", "benchmarks", "params", "notebooks", "Snakefile")
-            else ""
-        )
+        changed = git("status", "--porcelain", "btlib", "benchmarks", "params", "notebooks", "Snakefile")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "not installed"
 
 
 def _device(backend: str) -> str:

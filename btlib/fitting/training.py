@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -9,24 +10,19 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from btlib import DataError, files, params, watched
+from btlib import DataError, ParamsError, files, params, watched
 from btlib.data import datasets, splits
-from btlib.fitting import batches, distribution, runs
+from btlib.fitting import batches, runs
 from btlib.models import augmentation, counts, layers
 from btlib.models import registry as models
 
 
 def prepare(study: params.Study) -> datasets.Dataset:
-    """Make sure that every model's pretrained weights are here, then load the study's data set.
-
-    Args:
-        study: the parameters.
+    """Make sure that every model's pretrained weights are here, then load the study's data set. Notebooks 03 to 06.
 
     Raises:
         WeightsError: weights are missing and cannot be fetched; raised before any slice is read.
         DataError: the data set cannot be read, or cannot carry the study's protocols and recipes (`runs.check`).
-
-    First call of notebooks 03 to 06.
     """
     runs.ensure_weights(study)
     runs.check(study, datasets.manifest(study.data))
@@ -34,15 +30,13 @@ def prepare(study: params.Study) -> datasets.Dataset:
 
 
 def find(study: params.Study, model: str, protocol: str, fold: int = 0, seed: int | None = None) -> runs.Run:
-    """Return the run of one of the study's models under one of its protocols, fitting it if it is missing.
+    """Return the run of one of the study's models under one split, fitting it if it is missing. Notebooks 03 to 06.
 
     Args:
         study: the parameters.
         model: as `gradcam.models` names it: NAME of the proposed model or a baseline, NAME/RECIPE or NAME/RECIPE/STRIDE.
         protocol, fold: which split.
         seed: None for the first of the protocol's seeds.
-
-    Notebooks 03 to 06.
     """
     seed = runs.seeds_of(study, protocol)[0] if seed is None else seed
     fingerprint = datasets.fingerprint(study.data)
@@ -50,17 +44,7 @@ def find(study: params.Study, model: str, protocol: str, fold: int = 0, seed: in
 
 
 def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
-    """Return the finished run of a fit: loaded where it is there, else fitted, going on from the last whole epoch.
-
-    Args:
-        study: says where the data set lies.
-        wanted: everything the result depends on.
-
-    Raises:
-        DataError, WeightsError: before any training.
-
-    Notebooks 03 and 04, and `python -m btlib fit`.
-    """
+    """Return the finished run of a fit: loaded where it is there, else fitted, going on from the last whole epoch."""
     if done := runs.load(wanted):
         return done
     with runs.claim(wanted) as folder:
@@ -70,10 +54,39 @@ def fit(study: params.Study, wanted: runs.Fit) -> runs.Run:
         author = datasets.author_folds(study.data) if wanted.protocol == "author_folds" else None
         slices = data.manifest[data.manifest["label"].isin(wanted.classes)]
         split = splits.make(slices, wanted.protocol, wanted.fold, wanted.seed, wanted.split, author)
-        with distribution.scope(study.distribution, wanted.recipe.batch_size) as devices:
+        with shared_out(study.distribution, wanted.recipe.batch_size) as devices:
             done = fit_split(wanted, data, split, folder, devices)
         keras.backend.clear_session()  # not inside: it takes away the graph that the scope stands in
         return done
+
+
+@contextmanager
+def shared_out(distribution: str, batch_size: int):
+    """Make what is built and fitted inside work on several devices, each of which takes its part of every batch.
+
+    The model is copied to each, and gradients are summed after every step. Losses are close to those of one device, and
+    not equal: sums round otherwise. ParamsError where the batch cannot be shared out evenly, or Keras runs on JAX.
+
+    Args:
+        distribution: "none", or "data_parallel": every GPU, or every logical CPU where there is no GPU.
+        batch_size: slices a step, over all devices together.
+
+    Yields:
+        How many devices there are.
+    """
+    if distribution == "none":
+        yield 1
+        return
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise ParamsError(f"distribution: got {distribution!r}; allowed with KERAS_BACKEND={backend}: none")
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if batch_size % (n := len(devices)):
+        raise ParamsError(f"batch_size: got {batch_size}; allowed with {n} devices: a multiple of {n}")
+    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+        yield n
 
 
 def progress(fits):
@@ -91,9 +104,7 @@ def fit_split(
         data: the data set.
         split: image_id and role of every slice that takes part (`splits.make`).
         folder: of `runs.claim`, to work in.
-        devices: accelerators that share each batch.
-
-    Used by `fit`, and by `make bench`, which looks at its hold-out after each epoch.
+        devices: how many share each batch.
     """
     started, machine = time.monotonic(), runs.machine()
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
@@ -152,10 +163,6 @@ def learned_norms(model, wanted: runs.Fit) -> list:
     """Return the BatchNorm layers that some stage of a fit let learn.
 
     The others kept the statistics that the layers above them learned with.
-
-    Args:
-        model: of the fit.
-        wanted: its recipe says which stages thaw how deep, and whether BatchNorm learns at all.
     """
     depth, stages = models.depths(model, wanted.model), [stage.unfreeze for stage in wanted.recipe.stages]
     deepest = max(depth.values()) if "all" in stages else max((s for s in stages if s != "head"), default=0)
@@ -177,7 +184,7 @@ def renew_statistics(model, norms: list, images, rows, batch_size: int) -> None:
         norms: its BatchNorm layers to renew, `learned_norms`; the others stay as they are.
         images: (N, S, S) uint8.
         rows: training slices.
-        batch_size: slices at a time; a last, smaller batch is left out.
+        batch_size: slices at a time.
     """
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     before = [(n, n.trainable, n.momentum) for n in _norms(model)], [(d, d.rate) for d in drops]
@@ -197,19 +204,10 @@ def renew_statistics(model, norms: list, images, rows, batch_size: int) -> None:
 
 
 def run_epoch(trainer, slices: batches.Batches) -> dict[str, float]:
-    """Take one optimizer step a batch, and return the epoch's mean loss and metrics.
+    """Take one optimizer step a batch, and return the means of "loss" and of the compiled metrics, by name.
 
     Keras's `fit` would wrap the batches in a tf.data pipeline. Nothing is gained by one, as a batch is read from memory
     in milliseconds; and closing it waited for a sleeping thread, in fits of these slices 44 s of a 145 s epoch.
-
-    Args:
-        trainer: a compiled keras.Model.
-        slices: batches of one size.
-
-    Returns:
-        "loss" and the compiled metrics by name, means over the batches.
-
-    Used by `fit`.
     """
     strategy = getattr(trainer, "distribute_strategy", None)  # TensorFlow's backend alone has one
     if strategy is not None and strategy.num_replicas_in_sync > 1:  # `fit` alone shares a batch out over replicas
