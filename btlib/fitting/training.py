@@ -20,9 +20,7 @@ from btlib.models import registry as models
 def prepare(study: params.Study) -> datasets.Dataset:
     """Make sure that every model's pretrained weights are here, then load the study's data set. Notebooks 03 to 06.
 
-    Raises:
-        WeightsError: weights are missing and cannot be fetched; raised before any slice is read.
-        DataError: the data set cannot be read, or cannot carry the study's protocols and recipes (`runs.check`).
+    WeightsError as `weights.ensure`, before any slice is read; DataError as `runs.check` and `datasets.load`.
     """
     runs.ensure_weights(study)
     runs.check(study, datasets.manifest(study.data))
@@ -69,10 +67,7 @@ def shared_out(distribution: str, batch_size: int):
 
     Args:
         distribution: "none", or "data_parallel": every GPU, or every logical CPU where there is no GPU.
-        batch_size: slices a step, over all devices together.
-
-    Yields:
-        How many devices there are.
+        batch_size: slices a step, over all devices together; their number is yielded.
     """
     if distribution == "none":
         yield 1
@@ -99,48 +94,34 @@ def fit_split(
 ) -> runs.Run:
     """Fit under a split that is given, whatever the fit itself says of one.
 
-    Args:
-        wanted: the fit; its run will bear its id.
-        data: the data set.
-        split: image_id and role of every slice that takes part (`splits.make`).
-        folder: of `runs.claim`, to work in.
-        devices: how many share each batch.
+    The run bears the fit's id. `split` is as `splits.make` returns it, `folder` is of `runs.claim`, and as many `devices`
+    share each batch.
     """
-    started, machine = time.monotonic(), runs.machine()
+    started, machine, recipe = time.monotonic(), runs.machine(), wanted.recipe
     table = data.manifest.set_index("image_id").assign(row=np.arange(len(data.manifest))).loc[split["image_id"]]
     table["role"] = split["role"].to_numpy()
     y = table["label"].map(wanted.classes.index).to_numpy()
-    parts = {
-        r: (table.loc[table["role"] == r, "row"].to_numpy(), y[(table["role"] == r).to_numpy()]) for r in splits.ROLES
-    }
+    of_role = {role: (table["role"] == role).to_numpy() for role in splits.ROLES}
+    parts = {role: (table["row"].to_numpy()[some], y[some]) for role, some in of_role.items()}
 
-    keras.config.set_dtype_policy(wanted.recipe.precision)
+    keras.config.set_dtype_policy(recipe.precision)
     try:
-        model = models.build(
-            wanted.model,
-            wanted.weights,
-            wanted.preprocessing.image_size,
-            wanted.head,
-            wanted.seed,
-            len(wanted.classes),
-            wanted.output_stride,
-        )
+        size, stride = wanted.preprocessing.image_size, wanted.output_stride
+        model = models.build(wanted.model, wanted.weights, size, wanted.head, wanted.seed, len(wanted.classes), stride)
         macs, unknown = counts.macs_or_reason(model)
         costs = {"parameters": model.count_params(), "macs": macs} | ({"macs_unknown": unknown} if unknown else {})
         state = _State(folder, model)
         for norm in _norms(model):
             norm.synchronized = devices > 1  # batch statistics of the whole batch, as on one device
-        for number, stage in enumerate(wanted.recipe.stages):
-            if number < state.stage:
-                continue
-            train = _train_head if stage.unfreeze == "head" else _train_stage
-            train(wanted, model, data, parts, state, number, stage)
+        for number, stage in enumerate(recipe.stages):
+            if number >= state.stage:
+                train = _train_head if stage.unfreeze == "head" else _train_stage
+                train(wanted, model, data, parts, state, number, stage)
         for norm in _norms(model):
             norm.synchronized = False
-        if wanted.recipe.renew_statistics:
-            renew_statistics(
-                model, learned_norms(model, wanted), data.images, parts["train"][0], wanted.recipe.batch_size
-            )
+        if recipe.renew_statistics:
+            norms = learned_norms(model, wanted)
+            renew_statistics(model, norms, data.images, parts["train"][0], recipe.batch_size)
         seen = table[table["role"] != "train"]
         logits = batches.predict(model, data.images, seen["row"].to_numpy())
     finally:
@@ -160,10 +141,7 @@ def fit_split(
 
 
 def learned_norms(model, wanted: runs.Fit) -> list:
-    """Return the BatchNorm layers that some stage of a fit let learn.
-
-    The others kept the statistics that the layers above them learned with.
-    """
+    """Return the BatchNorm layers that some stage let learn; the others kept what the layers above them learned with."""
     depth, stages = models.depths(model, wanted.model), [stage.unfreeze for stage in wanted.recipe.stages]
     deepest = max(depth.values()) if "all" in stages else max((s for s in stages if s != "head"), default=0)
     learns = wanted.recipe.batchnorm == "train"
@@ -179,12 +157,7 @@ def renew_statistics(model, norms: list, images, rows, batch_size: int) -> None:
 
     Statistics gathered under augmentation, or before weights were averaged, do not fit clean slices.
 
-    Args:
-        model: changed in place; weights stay as they are.
-        norms: its BatchNorm layers to renew, `learned_norms`; the others stay as they are.
-        images: (N, S, S) uint8.
-        rows: training slices.
-        batch_size: slices at a time.
+    The model is changed in place: `norms` alone, of its layers. `rows` are the training slices among `images`, (N, S, S).
     """
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     before = [(n, n.trainable, n.momentum) for n in _norms(model)], [(d, d.rate) for d in drops]
@@ -244,12 +217,8 @@ class _State:
 
     def save(self, stage: int, epoch: int, beside=()):
         self.stage, self.epoch = stage, epoch
-        facts = {
-            "stage": stage,
-            "epoch": epoch,
-            "history": self.history,
-            "seconds": self.seconds + time.monotonic() - self.clock,
-        }
+        seconds = self.seconds + time.monotonic() - self.clock
+        facts = {"stage": stage, "epoch": epoch, "history": self.history, "seconds": seconds}
         arrays = {f"w{i}": w for i, w in enumerate(self.model.get_weights())}
         arrays |= {f"o{i}": np.asarray(v) for i, v in enumerate(beside)}
         arrays |= {f"b{i}": w for i, w in enumerate(self.best or [])}
@@ -326,10 +295,8 @@ def _train_stage(wanted, model, data, parts, state, number, stage):
         for variable, value in zip(beside, state.extra.values(), strict=True):
             variable.assign(value)
     watch = _Watch(recipe, stage, state, model, trainer, number)
-    epochs = tqdm(
-        range(state.epoch, stage.epochs), wanted.title, initial=state.epoch, total=stage.epochs, disable=not watched()
-    )
-    for epoch in epochs:
+    shown = {"initial": state.epoch, "total": stage.epochs, "disable": not watched()}
+    for epoch in tqdm(range(state.epoch, stage.epochs), wanted.title, **shown):
         begun, rate = time.monotonic(), float(trainer.optimizer.learning_rate)
         stream = f"stage {number} epoch {epoch}"
         _reseed(trainer, wanted.seed, stream)
