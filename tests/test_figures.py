@@ -33,8 +33,8 @@ MODELS = rows(
     "model weights protocol seed fold image_size accuracy accuracy_low accuracy_high parameters macs",
     ("efficientnet_lite0", "imagenet", "image_holdout", "0", 0, 160, 0.98, 0.96, 0.99, 3.4e6, 0.2e9),
     ("efficientnet_lite2", "imagenet", "image_holdout", "1", 0, 160, 0.90, 0.87, 0.93, 4.8e6, 0.4e9),
-    ("vgg16", np.nan, "group_holdout", "0", 0, 160, 0.88, 0.85, 0.91, 14.7e6, 7.8e9),
-    ("my_model", np.nan, "author_folds", "0", 0, 160, 0.91, 0.88, 0.94, 3.5e6, 0.3e9),
+    ("vgg16", "random", "group_holdout", "0", 0, 160, 0.88, 0.85, 0.91, 14.7e6, 7.8e9),
+    ("my_model", "random", "author_folds", "0", 0, 160, 0.91, 0.88, 0.94, 3.5e6, 0.3e9),
 )
 HISTORY = rows(
     "stage epoch loss accuracy val_loss val_accuracy learning_rate",
@@ -182,9 +182,9 @@ CASCADE = rows(
     ],
 )
 SUMMARY = rows(
-    "model method kind by group score mean low high",
+    "model method kind grid by group score mean low high",
     *[
-        (m, n, k, "all", "all slices", s, v, v - 0.02, v + 0.02)
+        (m, n, k, "5 x 5", "all", "all slices", s, v, v - 0.02, v + 0.02)
         for m in ("vgg16", "efficientnet_lite0/guided")
         for n, k, v in (("gradcam", "map", 0.3), ("uniform", "control", 0.1), ("true mask", "ceiling", 0.5))
         for s in ("energy", "pointing")
@@ -247,7 +247,7 @@ DRAWN = {
     "reliability": lambda: performance.reliability(RELIABILITY, RELIABILITY, 1.5),
     "coverage": lambda: performance.coverage(COVERAGE),
     "robustness": lambda: performance.robustness(ROBUSTNESS),
-    "gradcam_three": lambda: gradcam.gradcam_three(IMAGES[:3], MAPS[:3], MASKS[:3], CHOSEN.iloc[[0, 2, 5]], (5, 5)),
+    "gradcam_three": lambda: gradcam.gradcam_three(IMAGES[:3], MAPS[:3], MASKS[:3], CHOSEN.iloc[[0, 2, 5]]),
     "gradcam_examples": lambda: gradcam.gradcam_examples(IMAGES, MAPS, MASKS, CHOSEN),
     "gradcam_failures": lambda: gradcam.gradcam_failures(IMAGES[5:], MAPS[5:], MASKS[5:], CHOSEN[5:]),
     "gradcam_class_means": lambda: gradcam.gradcam_class_means(MAPS, MASKS, CHOSEN),
@@ -417,7 +417,6 @@ def test_ablation_draws_changes_from_the_proposed_network():
     assert [name.get_text() for name in axis.get_yticklabels()] == ["no guide, global max pooling", "unfreeze head"]
     assert axis.get_xlabel().endswith("3 fits")
     assert learning.ablation(ABLATION.assign(fits=1)).axes[0].get_xlabel().endswith("1 fit")
-    assert learning.ablation(ABLATION[:1]).axes[0].get_title() == "Proposed network: 97.0 % after 4 epochs"
 
 
 def test_growth_draws_the_points_and_states_the_slope():
@@ -443,9 +442,8 @@ def test_per_class_draws_the_scores_that_the_table_has_with_their_support():
     assert [a.get_xlabel() for a in axes] == ["Precision (%)", "Recall\n(sensitivity) (%)", "Specificity (%)", "F1 (%)"]
     assert axes[0].get_yticklabels()[1].get_text() == "Glioma (n = 101)"
     assert [x for xs, _ in points(axes[2]) for x in xs][:2] == pytest.approx([95, 90])
-    three = PER_CLASS[~PER_CLASS["score"].str.startswith("specificity")].drop(columns="support")
-    figure = performance.per_class(three)
-    assert len(figure.axes) == 3 and figure.axes[0].get_yticklabels()[1].get_text() == "Glioma"
+    three = PER_CLASS[~PER_CLASS["score"].str.startswith("specificity")]
+    assert len(performance.per_class(three).axes) == 3
 
 
 def test_roc_gives_the_area_and_its_interval_beside_the_curves():
@@ -470,7 +468,6 @@ def test_coverage_draws_each_set():
     figure = performance.coverage(COVERAGE)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test", "Bhuvaji's set, slices that are no copies"]
     assert figure.axes[0].lines[1].get_ydata()[-1] == pytest.approx(85)
-    assert performance.coverage(COVERAGE[:20].drop(columns="set")).legends == []
 
 
 def test_crossing_orders_splits_and_sums_over_seeds():
@@ -510,14 +507,6 @@ def test_scores_of_maps_have_the_first_method_on_top_for_every_number_of_models(
     for axis in gradcam.gradcam_against_controls(table).axes:
         bottom, top = axis.get_ylim()
         assert bottom > top and axis.patches[0].get_width() == pytest.approx(0.3)
-
-
-def test_pictures_show_the_maps_own_grid():
-    below = gradcam.gradcam_three(IMAGES[:1], MAPS[:1], MASKS[:1], CHOSEN[:1], (4, 5)).axes[1]
-    assert below.get_xlabel() == "Called Meningioma, 90.0 %\nmap of 4 x 5 cells"
-    lines = [line.get_data() for line in below.lines]
-    assert [y[0] for x, y in lines if list(x) == [0, 1]] == [9.5, 19.5, 29.5]
-    assert [x[0] for x, y in lines if list(y) == [0, 1]] == [7.5, 15.5, 23.5, 31.5]
 
 
 def test_a_model_with_another_recipe_is_named_with_it():
@@ -565,7 +554,6 @@ def test_claims_without_numbers_are_left_out():
     axis = claims.claims(CLAIMS).axes[0]
     assert [x for x, _ in points(axis)] == [[98], pytest.approx([99.35])]
     assert spans(axis) == [(96, 99)] and texts(axis) == ["not reached"]
-    claims.claims(CLAIMS[1:]).canvas.draw()
 
 
 def test_size_keeps_pretrained_and_random_networks_in_axes_of_their_own():

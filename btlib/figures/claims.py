@@ -11,7 +11,7 @@ from btlib.figures.theme import described
 
 
 def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw what accuracy becomes from the paper's number down to another hospital's slices, a row a way of testing.
+    """Draw accuracy from the paper's number down to another hospital's slices, a row a way of testing.
 
     Args:
         table: in the order to draw: group (heading in words; the first is the paper's), row (words), value, low, high
@@ -49,8 +49,7 @@ def leakage(table: pd.DataFrame, paper: float | None = 0.9935) -> mpl.figure.Fig
     """Draw the ladder of one study alone: the paper's accuracy, and every split and seed.
 
     Args:
-        table: leakage.csv: protocol, seed, n_test (slices), accuracy, accuracy_low, accuracy_high (0 to 1). Rows of seed
-            "all" pool the others and are left out.
+        table: leakage.csv; rows of seed "all" pool the others and are left out.
         paper: the paper's accuracy, 0 to 1; None where it is of other data.
     """
     table = table[table["seed"].astype(str) != "all"]
@@ -68,11 +67,10 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw the paper's value of each claim beside ours with its interval, and the verdict.
 
     Args:
-        table: claims.csv: claim, paper, ours, low, high (shares, 0 to 1), verdict, data. Claims without a number on both
-            sides are left out: they are in the table.
+        table: claims.csv; claims without a number on both sides are left out.
     """
     rows = table.dropna(subset=["paper", "ours"]).reset_index(drop=True)
-    figure, axis = theme.subplots(1, 1, 7.4, 1.0 + 0.62 * max(len(rows), 1))
+    figure, axis = theme.subplots(1, 1, 7.4, 1.0 + 0.62 * len(rows))
     at, paper = np.arange(len(rows)), 100 * rows["paper"]
     values = theme.percent(rows, "ours")
     axis.hlines(at, paper, values["value"], color="#CCCCCC", lw=1, zorder=0)
@@ -80,32 +78,28 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
     axis.plot(paper, at, "D", mfc="white", mec=theme.COLOURS[1], mew=1.5, ms=6, label="Paper")
     one = rows["data"].nunique() == 1
     words = rows["claim"] if one else rows["claim"] + " [" + rows["data"].astype(str) + "]"
-    if len(rows):
-        theme.name_rows(axis, [textwrap.fill(text, 46) for text in words])
-        axis.tick_params(axis="y", labelsize=8)
+    theme.name_rows(axis, [textwrap.fill(text, 46) for text in words])
+    axis.tick_params(axis="y", labelsize=8)
     for y, verdict in zip(at, rows["verdict"], strict=True):
         theme.beside_row(axis, y, textwrap.fill(str(verdict), 24))
     axis.set_xlim(right=100.5)
     axis.set_xlabel("Accuracy or score (%)" + (f", {rows['data'][0]}" if one else ""))
     theme.legend(figure, axis)
-    told = "; ".join(
-        f"{text}: paper {p:.2f} %, ours {o:.1f} %, {verdict}"
-        for text, p, o, verdict in zip(rows["claim"], paper, values["value"], rows["verdict"], strict=True)
-    )
-    return described(figure, "claims", rows=told)
+    told = [
+        f"{r.claim}: paper {100 * r.paper:.2f} %, ours {100 * r.ours:.1f} %, {r.verdict}" for r in rows.itertuples()
+    ]
+    return described(figure, "claims", rows="; ".join(told))
 
 
 def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
     """Draw accuracy with its interval against what a model costs; pretrained and random networks never in one axis.
 
     Args:
-        table: models.csv, of one protocol: model, weights ("random", or empty, for random ones), image_size (pixels, told
-            where it differs), accuracy with its bounds (0 to 1), and parameters or macs (counts).
+        table: models.csv, of one protocol.
         x: "parameters" or "macs".
     """
     label, unit = {"parameters": ("Parameters (millions", 1e6), "macs": ("Multiply-adds a slice (billions", 1e9)}[x]
-    start = table["weights"].fillna("random").eq("random").map({False: "Pretrained", True: "Random weights"})
-    groups = list(table.groupby(start))
+    groups = list(table.groupby(table["weights"].eq("random").map({False: "Pretrained", True: "Random weights"})))
     figure, axes = theme.subplots(1, len(groups), 3.9 * len(groups), 3.4, squeeze=False)
     said = []
     for axis, (title, part), colour in zip(axes[0], groups, theme.COLOURS, strict=False):
@@ -119,9 +113,7 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
         room = 4 * (cost.max() / cost.min()) ** 0.5
         axis.set(xscale="log", xlim=(cost.min() / 2, cost.max() * room), title=title)
         axis.set(xlabel=f"{label}, log scale)", ylabel="Accuracy (%)")
-        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        theme.log_ticks(axis)
         said.append(f"{title}: {theme.told(names, values)}")
         _name_points(figure, axis, cost, values, names)
     return described(figure, "size", cost=label.split(" (")[0].lower(), rows=". ".join(said))

@@ -12,11 +12,7 @@ from btlib.figures.theme import class_name, described
 
 
 def class_counts(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw slices, patients and patient groups of each class, counts at the bars.
-
-    Args:
-        table: dataset.csv: label, slices, patients, patient_groups.
-    """
+    """Draw slices, patients and patient groups of each class, counts at the bars, from dataset.csv."""
     table = table[table["label"] != "all"]
     names = [textwrap.fill(class_name(label), 11) for label in table["label"]]
     figure, axes = theme.subplots(1, 3, 7.4, 2.5)
@@ -33,11 +29,9 @@ def class_counts(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw how many slices patients have, a panel a class.
+    """Draw how many slices patients have, a panel a class, from slices.csv.
 
-    Args:
-        table: slices.csv: label, patient_id, image_id (also the patient_id of a slice whose patient is not known; such are left
-            out where others are known).
+    A slice whose patient is not known bears its image_id as patient_id; such are left out where others are known.
     """
     named = table[table["patient_id"] != table["image_id"]]
     table = named if len(named) else table
@@ -52,11 +46,7 @@ def slices_per_patient(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the share of slices with tumours below each size, where masks tell it, and the number of slices of each width.
-
-    Args:
-        table: slices.csv: label, width (pixels), mask_area_percent (of the slice's pixels; empty without a mask).
-    """
+    """Draw the share of tumours below each size, where masks tell it, and the slices of each width, from slices.csv."""
     masked = table.dropna(subset="mask_area_percent")
     figure, axes = theme.subplots(1, 2 if len(masked) else 1, 7.4 if len(masked) else 3.7, 2.8)
     *tumours, widths = np.ravel(axes)
@@ -65,9 +55,7 @@ def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
             percent = masked.loc[masked["label"] == label, "mask_area_percent"]
             sns.ecdfplot(percent, stat="percent", label=class_name(label), ax=axis, color=colour, ls=line)
         axis.set(xlabel="Tumour (% of the slice's pixels, log scale)", ylabel="Slices with less (%)", xscale="log")
-        axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        theme.log_ticks(axis)
         theme.legend(figure, axis)
     counts = table["width"].value_counts().sort_index().tail(12)
     widths.bar_label(widths.bar(counts.index.astype(str), counts, color=theme.GREY), size=8)
@@ -143,8 +131,7 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw for each protocol the share of test slices whose patient, or a near-identical slice, is in training.
 
     Args:
-        table: splits.csv: protocol, n_test, slices_of_crossing_patients (NaN where not every patient is known: no bar),
-            test_near_identical (counts).
+        table: splits.csv; slices_of_crossing_patients is NaN where not every patient is known: no bar.
     """
     counts = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]]
     sums = counts.agg(lambda column: column.sum(skipna=False))

@@ -31,39 +31,29 @@ def _said(about) -> str:
     return f"{class_name(about['label'])},\n{called}p = {about['confidence']:.2f}"
 
 
-def gradcam_three(images, maps, masks, chosen: pd.DataFrame, grid: tuple[int, int] | None = None) -> mpl.figure.Figure:
-    """Draw a few slices large, above the same slices under their maps with the tumour's border and the map's own grid.
+def gradcam_three(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw a few slices large, above the same slices under their maps with the tumour's border.
 
     Args:
-        chosen: label, predicted, confidence, a row a slice.
-        grid: rows and columns of the map before it was enlarged.
+        chosen: label, predicted, confidence.
     """
     figure, axes = theme.pictures(2, len(chosen), 2.4 * len(chosen), 5.3)
-    size = np.shape(images)[1]
-    for (above, below), image, heat, mask, about in zip(
-        axes.T, images, maps, masks, chosen.to_dict("records"), strict=True
-    ):
+    for (above, below), image, heat, mask, about in zip(axes.T, images, maps, masks, chosen.itertuples(), strict=True):
         theme.show(above, image)
-        above.set_title(class_name(about["label"]), size=10)
+        above.set_title(class_name(about.label), size=10)
         theme.show(below, image, heat, mask)
-        for lines, cells in ((below.axhline, grid[0]), (below.axvline, grid[1])) if grid else ():
-            for cell in range(1, cells):
-                lines(cell * size / cells - 0.5, color="white", lw=0.4, alpha=0.5)
-        words = f"Called {class_name(about['predicted'])}, {100 * about['confidence']:.1f} %"
-        below.set_xlabel(words + (f"\nmap of {grid[0]} x {grid[1]} cells" if grid else ""), size=9)
-    names = ", ".join(class_name(label) for label in chosen["label"])
-    cells = f" The map has {grid[0]} x {grid[1]} cells." if grid else ""
-    return described(figure, "gradcam_three", names=names, cells=cells)
+        below.set_xlabel(f"Called {class_name(about.predicted)}, {100 * about.confidence:.1f} %", size=9)
+    return described(figure, "gradcam_three", names=", ".join(map(class_name, chosen["label"])))
 
 
 def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
     """Draw slice, heat map and overlay with the mask's outline: right and wrong slices of each class, chosen by rule.
 
     Args:
-        chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest"), a row a slice.
+        chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest").
     """
     rows = [(label, outcome) for label in theme.colours(chosen["label"]) for outcome in ("right", "wrong")]
-    figure, axes = theme.pictures(max(len(rows), 1), 9, 7.4, 0.95 * max(len(rows), 1))
+    figure, axes = theme.pictures(len(rows), 9, 7.4, 0.95 * len(rows))
     rules = ("highest", "median", "lowest")
     for row, (label, outcome) in enumerate(rows):
         axes[row, 0].set_ylabel(f"{textwrap.fill(class_name(label), 10)}\n{outcome}", size=7)
@@ -84,14 +74,13 @@ def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Fi
     return described(figure, "gradcam_examples")
 
 
-def gradcam_failures(images, maps, masks, wrong: pd.DataFrame, most: int = 30) -> mpl.figure.Figure:
-    """Draw the wrong predictions, the most confident first, with map and mask's outline.
+def gradcam_failures(images, maps, masks, wrong: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw at most 30 wrong predictions, the most confident first, with map and mask's outline.
 
     Args:
-        wrong: label, predicted, confidence, a row a slice.
-        most: at most this many are drawn; the title says of how many.
+        wrong: label, predicted, confidence.
     """
-    order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:most]
+    order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:30]
     rows = max(1, -(-len(order) // 6))
     figure, axes = theme.pictures(rows, 6, 7.4, 0.35 + 1.5 * rows)
     for axis, place in zip(axes.flat, order, strict=False):
@@ -102,11 +91,7 @@ def gradcam_failures(images, maps, masks, wrong: pd.DataFrame, most: int = 30) -
 
 
 def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the mean map of each true class, with the outline of where at least a quarter of its peak of masks lies.
-
-    Args:
-        slices: label, a row a slice.
-    """
+    """Draw the mean map of each true class, with the outline of where at least a quarter of its peak of masks lies."""
     labels = list(theme.colours(slices["label"]))
     figure, axes = theme.pictures(1, len(labels), 0.6 + 2.3 * len(labels), 2.7)
     for axis, label in zip(axes[0], labels, strict=True):
@@ -121,16 +106,13 @@ def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the mean scores of maps and controls with their intervals, a row a model, a column a score.
+    """Draw the mean scores of maps and controls over all slices with their intervals, a row a model, a column a score.
 
     Args:
-        table: model, method, kind ("map", "control" or "ceiling"), score, mean, low, high, grid where it is told, and by:
-            rows of by "all" are drawn.
+        table: gradcam_summary.csv.
     """
     whole = table[table["by"] == "all"]
-    whole = whole.assign(words=whole["method"].replace(theme.WORDS))
-    if "grid" in whole:
-        whole["words"] += " (" + whole["grid"].astype(str) + ")"
+    whole = whole.assign(words=whole["method"].replace(theme.WORDS) + " (" + whole["grid"].astype(str) + ")")
     models, scores = list(whole["model"].unique()), [s for s in SCORE_NAMES if s in set(whole["score"])]
     counts = [whole.loc[whole["model"] == model, "words"].nunique() for model in models]
     size = (1.7 + 1.1 * len(scores), 0.9 + sum(0.4 + 0.17 * n for n in counts))
@@ -182,7 +164,7 @@ def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figu
 
     Args:
         maps: by method.
-        slices: label, predicted, confidence, a row a slice.
+        slices: label, predicted, confidence.
     """
     figure, axes = theme.pictures(len(images), 1 + len(maps), 1.2 + 1.2 * len(maps), 0.3 + 1.35 * len(images))
     for row, axis in enumerate(axes):

@@ -16,16 +16,14 @@ def learning_curves(history: pd.DataFrame, model: str = "the proposed network") 
     """Draw loss, accuracy and learning rate over the epochs of all stages, training beside validation where there is one.
 
     Args:
-        history: one row an epoch in the order of training, columns stage (as `Run.history` names it), loss, accuracy
-            (0 to 1), learning_rate, and val_loss, val_accuracy where slices were kept for validation.
+        history: of `Run.history`, one row an epoch in the order of training.
         model: whose curves they are, in the registry's name or in words.
     """
     figure, axes = theme.subplots(1, 3, 7.4, 2.8)
     epoch, stages = np.arange(1, len(history) + 1), history["stage"].to_numpy()
     validated = "val_loss" in history and history["val_loss"].notna().any()
-    for axis, (name, scale, label) in zip(
-        axes, (("loss", 1, "Loss (nats)"), ("accuracy", 100, "Accuracy (%)")), strict=False
-    ):
+    scores = (("loss", 1, "Loss (nats)"), ("accuracy", 100, "Accuracy (%)"))
+    for axis, (name, scale, label) in zip(axes, scores, strict=False):
         axis.plot(epoch, scale * history[name], color=theme.GREY, marker="o", ms=2.5, label="Training")
         if validated:
             style = {"color": theme.COLOURS[0], "ls": "--", "marker": "s", "ms": 2.5}
@@ -66,11 +64,7 @@ def _mark_stages(axes, first, epochs: int) -> None:
 
 
 def fits(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw every fit as a dot, a row a split.
-
-    Args:
-        table: models.csv, one network: protocol, accuracy (0 to 1).
-    """
+    """Draw every fit as a dot, a row a split, from models.csv, of one network."""
     table = table.assign(percent=100 * table["accuracy"], split=table["protocol"].map(theme.in_print))
     order = [theme.in_print(name) for name in theme.strictness(table["protocol"])]
     figure, axis = theme.subplots(1, 1, 6.4, 0.7 + 0.5 * len(order))
@@ -88,29 +82,22 @@ def fits(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw what each change takes from or adds to the proposed network, with its interval, as a list.
-
-    Args:
-        table: ablation.csv, in the order to draw: factor, setting, accuracy (0 to 1), difference, difference_low,
-            difference_high (-1 to 1, from the proposed network on the same slices), fits (how many), epochs (of each), proposed (bool: the row that the others are compared with).
-    """
-    proposed, table = table[table["proposed"].astype(bool)], table[~table["proposed"].astype(bool)]
+    """Draw what each change takes from or adds to the proposed network, with its interval, from ablation.csv."""
+    proposed, table = table[table["proposed"]], table[~table["proposed"]]
     values = theme.percent(table, "difference")
     pairs = zip(table["factor"], table["setting"].astype(str), strict=True)
     names = [textwrap.fill(tables.change_name(*pair), 36) for pair in pairs]
-    figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * max(len(table), 1))
-    if len(table):
-        theme.dots(axis, values, np.arange(len(table)))
-        theme.name_rows(axis, names)
+    figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * len(table))
+    theme.dots(axis, values, np.arange(len(table)))
+    theme.name_rows(axis, names)
     axis.axvline(0, color=theme.GREY, lw=0.9, ls="--", zorder=0)
     for at, accuracy in enumerate(100 * table["accuracy"]):
         theme.beside_row(axis, at, f"{accuracy:.1f} %")
-    fits = " to ".join(str(n) for n in sorted({table["fits"].min(), table["fits"].max()})) if len(table) else "no"
-    base = f"{100 * proposed['accuracy'].iloc[0]:.1f} %" if len(proposed) else "not fitted"
-    epochs = f" after {proposed['epochs'].iloc[0]} epochs" if len(proposed) else ""
-    axis.set_title(f"Proposed network: {base}{epochs}", size=9)
+    fits = " to ".join(str(n) for n in sorted({table["fits"].min(), table["fits"].max()}))
+    base = f"{100 * proposed['accuracy'].iloc[0]:.1f} % after {proposed['epochs'].iloc[0]} epochs"
+    axis.set_title(f"Proposed network: {base}", size=9)
     axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
-    return described(figure, "ablation", base=base + epochs, rows=theme.told(names, values, unit=" points"))
+    return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
 
 
 def growth(table: pd.DataFrame) -> mpl.figure.Figure:

@@ -52,8 +52,7 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw the scores of each class with intervals, a row for each class of each model or split.
 
     Args:
-        table: score (SCORE_CLASS: precision, recall, specificity, f1, of which those that it has are drawn), value, low,
-            high (0 to 1), model and weights, and where given protocol, support (slices of the class).
+        table: per_class.csv; only its scores of classes are drawn.
     """
     table = _by_class(table)
     who, labels = list(table["who"].unique()), list(theme.colours(table["label"]))
@@ -69,7 +68,7 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
         axis.set_xlabel(f"{SCORES[kind]} (%)", size=9)
         axis.set_xlim(right=100.5)
     rows = table.drop_duplicates("at").sort_values("at")
-    names = [class_name(r.label) + (f" (n = {r.support})" if "support" in rows else "") for r in rows.itertuples()]
+    names = [f"{class_name(r.label)} (n = {r.support})" for r in rows.itertuples()]
     for axis in axes[0]:
         theme.name_rows(axis, names, rows["at"])
     for number, name in enumerate(who):
@@ -85,8 +84,7 @@ def _by_class(table: pd.DataFrame) -> pd.DataFrame:
     """Give scores of classes their kind, label and who: the model with its weights, or the split where there are several."""
     table = table.join(table["score"].str.extract(rf"^(?P<kind>{'|'.join(SCORES)})_(?P<label>.+)$"))
     table = table.dropna(subset="kind").reset_index(drop=True)
-    several = "protocol" in table and table["protocol"].nunique() > 1
-    who = table["protocol"] if several else table["model"] + " (" + table["weights"] + ")"
+    who = table["protocol"] if table["protocol"].nunique() > 1 else table["model"] + " (" + table["weights"] + ")"
     return table.assign(who=who.map(theme.in_print))
 
 
@@ -94,11 +92,11 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
     """Draw one-vs-rest ROC curves, whole and enlarged in the corner that matters, with the area in the legend.
 
     Args:
-        table: label, fpr, tpr, auc (0 to 1), and protocol or model where there are several, a row of panels each.
+        table: roc.csv, a row of panels a protocol.
         intervals: score, low, high; the bounds of auc_CLASS go to the legend where there is one group.
     """
     bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
-    groups = theme.panels(table, "protocol", "model")
+    groups = theme.panels(table, "protocol")
     figure, axes = theme.subplots(len(groups), 2, 7.4, 0.2 + 2.6 * len(groups), squeeze=False)
     palette, said = theme.colours(table["label"]), []
     for (whole, corner), (name, part) in zip(axes, groups, strict=True):
@@ -155,16 +153,16 @@ def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw accuracy on the slices that are answered, as the least sure ones are left to a reader.
 
     Args:
-        table: coverage, accuracy, low, high (0 to 1), and set where there are several sets of slices.
+        table: selective.csv.
     """
     figure, axis = theme.subplots(1, 1, 6.2, 3.2)
-    groups, said = theme.panels(table, "set"), []
-    for number, (name, part) in enumerate(groups):
+    said = []
+    for number, (name, part) in enumerate(table.groupby("set", sort=False)):
         name, colour, values = tables.part_name(name), theme.COLOURS[number % 7], theme.percent(part, "accuracy")
         axis.fill_between(100 * part["coverage"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
-        axis.plot(100 * part["coverage"], values["value"], color=colour, ls=theme.LINES[number % 5], label=name or None)
+        axis.plot(100 * part["coverage"], values["value"], color=colour, ls=theme.LINES[number % 5], label=name)
         half = values["value"].iloc[(part["coverage"] - 0.5).abs().argmin()]
-        said.append(f"{name or 'slices'} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
+        said.append(f"{name} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
     # With few slices answered, intervals reach far down and would flatten the rest.
     wide = table[table["coverage"] >= 0.1]
     axis.set(xlim=(0, 100), ylim=(max(0, 100 * wide["low"].min() - 1), 100.3))
@@ -177,8 +175,7 @@ def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw accuracy against the strength of each change, a line a network.
 
     Args:
-        table: network, change, strength (whole numbers; 0 is the slice as it is), accuracy, low, high (0 to 1):
-            `probing.robustness`.
+        table: robustness.csv.
     """
     groups = list(table.rename(columns={"accuracy": "value"}).groupby("change", sort=False))
     columns = min(len(groups), 3)
@@ -192,9 +189,8 @@ def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
             style = {"color": colour, "ls": theme.LINES[number % 5], "marker": theme.MARKERS[number % 5], "ms": 4}
             axis.plot(curve["strength"], values["value"], label=theme.model_name(network), **style)
             axis.fill_between(curve["strength"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
-            said.append(
-                f"{change}, {theme.model_name(network)} {values['value'].iloc[0]:.1f} to {values['value'].iloc[-1]:.1f} %"
-            )
+            first, last = values["value"].iloc[[0, -1]]
+            said.append(f"{change}, {theme.model_name(network)} {first:.1f} to {last:.1f} %")
         axis.set_title(change[:1].upper() + change[1:], size=9)
         axis.xaxis.set_tick_params(labelbottom=True)
         theme.whole_numbers(axis.xaxis)

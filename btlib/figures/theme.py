@@ -23,12 +23,10 @@ LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "^", "D", "v")
 _CAPTIONS = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
 
 WORDS = tables.WORDS["words"]
-STRICTNESS = tuple(splits.PROTOCOLS)
-"""Protocols in the order of ever stricter separation."""
 
 
 def use_theme() -> None:
-    """Set the study's one theme: white, ticks, sizes readable at a journal's column width."""
+    """Set the study's one theme."""
     sns.set_theme(context="paper", style="ticks", palette=COLOURS, font_scale=1.1)
     mpl.rcParams.update(
         {
@@ -82,13 +80,13 @@ def in_print(name: str) -> str:
 def strictness(protocols) -> list[str]:
     """Return each protocol once, in the order of ever stricter separation, those that are not known last."""
     names = list(dict.fromkeys(protocols))
-    return sorted(names, key=lambda name: STRICTNESS.index(name) if name in STRICTNESS else len(STRICTNESS))
+    return [p for p in splits.PROTOCOLS if p in names] + [p for p in names if p not in splits.PROTOCOLS]
 
 
 def colours(labels) -> dict[str, str]:
     """Return each class once with its colour; classes that the study knows have one order and colour in all figures."""
     known = {"meningioma": COLOURS[0], "glioma": COLOURS[1], "pituitary": COLOURS[2], "no_tumor": GREY}
-    labels = list(dict.fromkeys(labels))
+    labels = dict.fromkeys(labels)
     unknown = [label for label in labels if label not in known]
     others = {label: COLOURS[(3 + i) % len(COLOURS)] for i, label in enumerate(unknown)}
     return {label: colour for label, colour in (known | others).items() if label in labels}
@@ -109,10 +107,8 @@ def percent(table: pd.DataFrame, name: str = "value") -> pd.DataFrame:
 def told(names, values: pd.DataFrame, decimals: int = 1, unit: str = " %") -> str:
     """Say each row of `percent` in words, for an alt text: "Slices at random 97.4 % (96.0 to 98.4); ..."."""
     rows = []
-    for name, row in zip(names, values.itertuples(index=False), strict=True):
-        interval = (
-            "" if np.isnan([row.low, row.high]).any() else f" ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
-        )
+    for name, row in zip(names, values.itertuples(), strict=True):
+        interval = f" ({row.low:.{decimals}f} to {row.high:.{decimals}f})" if row.low <= row.high else ""
         rows.append(f"{' '.join(str(name).split())} {row.value:.{decimals}f}{unit}{interval}")
     return "; ".join(rows)
 
@@ -124,13 +120,7 @@ def bars(values: pd.DataFrame) -> np.ndarray:
 
 
 def dots(axis, values: pd.DataFrame, at, colour: str = COLOURS[0], marker: str = "o", **style) -> None:
-    """Draw values with their intervals as points in rows.
-
-    Args:
-        values: value, low, high in the axis' unit; an empty bound draws no bar.
-        at: each row's place.
-        style: of the points, as matplotlib's `plot` takes it.
-    """
+    """Draw value, low, high (an empty bound draws no bar) as points in rows at these places; `style` is of the points."""
     axis.errorbar(values["value"], at, xerr=bars(values), fmt="none", ecolor=colour, elinewidth=1.3, capsize=2.5)
     axis.plot(values["value"], at, marker, **{"color": colour, "mec": colour, "ms": 5.5, "mew": 1.3} | style)
 
@@ -154,6 +144,13 @@ def beside_row(axis, at, text: str, gap: float = 7, **style) -> None:
     """Write a text right of a row, `gap` typographic points from the axis."""
     style = {"va": "center", "size": 8, "textcoords": "offset points"} | style
     axis.annotate(text, (1, at), (gap, 0), xycoords=axis.get_yaxis_transform(), **style)
+
+
+def log_ticks(axis) -> None:
+    """Tick a logarithmic x axis at 1, 3, 10, 30 ..., in plain numbers."""
+    axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def legend(figure, axis, where: str = "outside upper center", **options) -> None:
