@@ -14,8 +14,8 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw accuracy from the paper's number down to another hospital's slices, a row a way of testing.
 
     Args:
-        table: in the order to draw: group (heading in words; the first is the paper's), row (words), value, low, high
-            (0 to 1), n, wrong (counts; empty where not told), unit ("slices" or "patients").
+        table: group (heading; the first is the paper's), row (words), value, low, high (0 to 1), n, wrong (counts;
+            empty where not told), unit ("slices" or "patients").
     """
     groups = list(table["group"].unique())
     number = table["group"].map(groups.index).to_numpy()
@@ -46,12 +46,7 @@ def ladder(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def leakage(table: pd.DataFrame, paper: float | None = 0.9935) -> mpl.figure.Figure:
-    """Draw the ladder of one study alone: the paper's accuracy, and every split and seed.
-
-    Args:
-        table: leakage.csv; rows of seed "all" pool the others and are left out.
-        paper: the paper's accuracy, 0 to 1; None where it is of other data.
-    """
+    """Draw leakage.csv as a ladder, below the accuracy of the paper, None where it is of other data."""
     table = table[table["seed"].astype(str) != "all"]
     order = theme.strictness(table["protocol"])
     table = table.sort_values("protocol", key=lambda names: names.map(order.index), kind="stable")
@@ -64,11 +59,7 @@ def leakage(table: pd.DataFrame, paper: float | None = 0.9935) -> mpl.figure.Fig
 
 
 def claims(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the paper's value of each claim beside ours with its interval, and the verdict.
-
-    Args:
-        table: claims.csv; claims without a number on both sides are left out.
-    """
+    """Draw the paper's value beside ours, and the verdict, of the rows of claims.csv that have both numbers."""
     rows = table.dropna(subset=["paper", "ours"]).reset_index(drop=True)
     figure, axis = theme.subplots(1, 1, 7.4, 1.0 + 0.62 * len(rows))
     at, paper = np.arange(len(rows)), 100 * rows["paper"]
@@ -92,11 +83,9 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
-    """Draw accuracy with its interval against what a model costs; pretrained and random networks never in one axis.
+    """Draw the accuracy of models.csv, of one protocol, against cost; pretrained and random networks never in one axis.
 
-    Args:
-        table: models.csv, of one protocol.
-        x: "parameters" or "macs".
+    `x` is "parameters" or "macs".
     """
     label, unit = {"parameters": ("Parameters (millions", 1e6), "macs": ("Multiply-adds a slice (billions", 1e9)}[x]
     groups = list(table.groupby(table["weights"].eq("random").map({False: "Pretrained", True: "Random weights"})))

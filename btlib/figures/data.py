@@ -66,13 +66,7 @@ def sizes(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def examples(images, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw slices with the tumour's outline, a row a class and a column a plane.
-
-    Args:
-        images: uint8 (H, W) each.
-        masks: bool (H, W) each.
-        chosen: label, plane, image_id, a row a slice.
-    """
+    """Draw slices, uint8 (H, W) each, with the outline of masks, bool (H, W), a row a label and a column a plane."""
     rows, columns = list(theme.colours(chosen["label"])), sorted(chosen["plane"].unique())
     figure, axes = theme.pictures(len(rows), len(columns), 2.2 * len(columns), 2.2 * len(rows))
     for image, mask, about in zip(images, masks, chosen.itertuples(), strict=True):
@@ -86,9 +80,7 @@ def preprocessing(stored, normalised, boxes, prepared, masks, labels) -> mpl.fig
     """Draw slices as stored, normalised with the head's square, and prepared with the tumour's outline, a row a slice.
 
     Args:
-        stored: (H, W) each, scanner units, all drawn on one scale.
-        normalised: uint8 (H, W) each.
-        boxes: top, left, bottom, right each, pixels of the slice.
+        stored, normalised, boxes: of `describe.stages`.
         prepared, masks: uint8 (n, S, S).
         labels: class of each.
     """
@@ -109,13 +101,7 @@ def preprocessing(stored, normalised, boxes, prepared, masks, labels) -> mpl.fig
 
 
 def augmentation(images, changed, labels) -> mpl.figure.Figure:
-    """Draw slices beside random changes of them, a row a slice.
-
-    Args:
-        images: uint8 (n, S, S).
-        changed: (n, times, S, S), 0 to 255.
-        labels: class of each.
-    """
+    """Draw slices, uint8 (n, S, S), beside changes of them, (n, times, S, S), 0 to 255, a row a slice."""
     times = changed.shape[1]
     figure, axes = theme.pictures(len(labels), times + 1, 7.4, 1.1 * len(labels) + 0.3)
     for row, label in enumerate(labels):
@@ -128,10 +114,9 @@ def augmentation(images, changed, labels) -> mpl.figure.Figure:
 
 
 def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw for each protocol the share of test slices whose patient, or a near-identical slice, is in training.
+    """Draw splits.csv: the share of test slices whose patient, or a near-identical slice, is in training.
 
-    Args:
-        table: splits.csv; slices_of_crossing_patients is NaN where not every patient is known: no bar.
+    Where not every patient is known there is no bar.
     """
     counts = table.groupby("protocol", sort=False)[["n_test", "slices_of_crossing_patients", "test_near_identical"]]
     sums = counts.agg(lambda column: column.sum(skipna=False))
@@ -154,23 +139,17 @@ def crossing(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def patient_flow(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw how the patients and slices of the study came into the parts of a split.
-
-    Args:
-        table: part (words), patients, slices (counts); the first row is the whole.
-    """
+    """Draw how patients and slices came into the two parts of a split: part (words), patients, slices; the whole first."""
     figure, axis = theme.subplots(1, 1, 7.0, 1.6)
     axis.set(xlim=(0, 1), ylim=(-1.4, 0.4))
     axis.set_axis_off()
     told = []
-    for number, row in enumerate(table.itertuples(), start=-1):
-        x, y = (0.5, 0) if number < 0 else ((number + 0.5) / (len(table) - 1), -1)
-        width = 0.36 if number < 0 else min(0.36, 0.94 / (len(table) - 1))
-        if number >= 0:
+    for (x, y), row in zip(((0.5, 0), (0.25, -1), (0.75, -1)), table.itertuples(), strict=True):
+        if y:
             style = {"arrowstyle": "-|>", "color": theme.INK, "shrinkA": 0, "shrinkB": 0}
             axis.annotate("", (x, -0.7), (0.5, -0.3), arrowprops=style)
-        axis.add_patch(mpl.patches.Rectangle((x - width / 2, y - 0.3), width, 0.6, fc="white", ec=theme.INK))
+        axis.add_patch(mpl.patches.Rectangle((x - 0.18, y - 0.3), 0.36, 0.6, fc="white", ec=theme.INK))
         counts = f"{row.patients:,} patient{'s' * (row.patients != 1)}, {row.slices:,} slice{'s' * (row.slices != 1)}"
-        axis.text(x, y, f"{textwrap.fill(row.part, int(88 * width))}\n{counts}", ha="center", va="center", size=8)
+        axis.text(x, y, f"{textwrap.fill(row.part, 31)}\n{counts}", ha="center", va="center", size=8)
         told.append(f"{row.part} {counts}")
     return described(figure, "patient_flow", rows="; ".join(told))

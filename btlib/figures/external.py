@@ -12,11 +12,9 @@ from btlib.figures.theme import class_name, described
 
 
 def overlap_pairs(external, own, pairs: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw external slices above the slices of the study that they are copies of.
+    """Draw external slices, uint8 (S, S) each, above the slices of the study that they are copies of.
 
-    Args:
-        external, own: (n, S, S) uint8, the two slices of each pair.
-        pairs: score (correlation), transform, a row a pair.
+    `pairs` has their score (correlation) and transform.
     """
     count = max(len(pairs), 1)
     figure, axes = theme.pictures(2, count, max(2.5, 0.95 * count), 2.7)
@@ -33,12 +31,7 @@ def overlap_pairs(external, own, pairs: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def domain_shift(measured: pd.DataFrame, names: dict[str, str]) -> mpl.figure.Figure:
-    """Draw the share of slices below each value of each measure, a line a set.
-
-    Args:
-        measured: set and the measures, a row a slice.
-        names: measure to axis label with its unit.
-    """
+    """Draw the share of slices of each set below each value of each measure; `names` has the measures' axis labels."""
     figure, axes = theme.subplots(2, -(-len(names) // 2), 7.4, 4.2, sharey=True, squeeze=False)
     for axis, (measure, label) in zip(axes.flat, names.items(), strict=False):
         for number, (name, values) in enumerate(measured.groupby("set", sort=False)[measure]):

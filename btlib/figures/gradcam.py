@@ -1,6 +1,7 @@
 """Figures of class activation maps (notebook 05, results page, `predict`).
 
-Pictures are (n, S, S) arrays, images and masks uint8 and maps 0 to 1; row i of the table beside them describes slice i.
+Pictures are (n, S, S) arrays, images and masks uint8 and maps 0 to 1; row i of the table beside them has slice
+i's label, predicted and confidence.
 """
 
 import textwrap
@@ -32,11 +33,7 @@ def _said(about) -> str:
 
 
 def gradcam_three(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw a few slices large, above the same slices under their maps with the tumour's border.
-
-    Args:
-        chosen: label, predicted, confidence.
-    """
+    """Draw a few slices large, above the same slices under their maps with the tumour's border."""
     figure, axes = theme.pictures(2, len(chosen), 2.4 * len(chosen), 5.3)
     for (above, below), image, heat, mask, about in zip(axes.T, images, maps, masks, chosen.itertuples(), strict=True):
         theme.show(above, image)
@@ -49,8 +46,7 @@ def gradcam_three(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figur
 def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
     """Draw slice, heat map and overlay with the mask's outline: right and wrong slices of each class, chosen by rule.
 
-    Args:
-        chosen: label, outcome, predicted, confidence, rule ("highest", "median" or "lowest").
+    `chosen` also has outcome ("right" or "wrong") and rule ("highest", "median" or "lowest").
     """
     rows = [(label, outcome) for label in theme.colours(chosen["label"]) for outcome in ("right", "wrong")]
     figure, axes = theme.pictures(len(rows), 9, 7.4, 0.95 * len(rows))
@@ -75,11 +71,7 @@ def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Fi
 
 
 def gradcam_failures(images, maps, masks, wrong: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw at most 30 wrong predictions, the most confident first, with map and mask's outline.
-
-    Args:
-        wrong: label, predicted, confidence.
-    """
+    """Draw at most 30 wrong predictions, the most confident first, with map and mask's outline."""
     order = np.argsort(-wrong["confidence"].to_numpy(), kind="stable")[:30]
     rows = max(1, -(-len(order) // 6))
     figure, axes = theme.pictures(rows, 6, 7.4, 0.35 + 1.5 * rows)
@@ -106,11 +98,7 @@ def gradcam_class_means(maps, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the mean scores of maps and controls over all slices with their intervals, a row a model, a column a score.
-
-    Args:
-        table: gradcam_summary.csv.
-    """
+    """Draw gradcam_summary.csv: mean scores over all slices, a row a model, a column a score."""
     whole = table[table["by"] == "all"]
     whole = whole.assign(words=whole["method"].replace(theme.WORDS) + " (" + whole["grid"].astype(str) + ")")
     models, scores = list(whole["model"].unique()), [s for s in SCORE_NAMES if s in set(whole["score"])]
@@ -129,9 +117,7 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
         row[0].invert_yaxis()  # once: the row shares its y axis
     for axis, score in zip(axes[0], scores, strict=True):
         axis.set_title(SCORE_NAMES[score], size=7.5)
-    there = zip(KINDS, ("blue", "grey", "black"), strict=True)
-    kinds = ", ".join(f"{colour}: {kind}s" for kind, colour in there if kind in set(whole["kind"]))
-    figure.supxlabel(f"Mean over test slices ({kinds}; bars: intervals over patients)", size=8)
+    figure.supxlabel("Mean over test slices (blue: maps, grey: controls; bars: intervals over patients)", size=8)
     first = whole[(whole["score"] == scores[0]) & (whole["kind"] == "map")]
     names = first["model"].map(theme.model_name) + " " + first["words"]
     said = theme.told(names, first.rename(columns={"mean": "value"}), 2, "")
@@ -139,11 +125,7 @@ def gradcam_against_controls(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw how like the fitted network's maps those of a network are that is randomised from its head down.
-
-    Args:
-        table: model, number, step, score ("rank_correlation" or "ssim"), mean, low, high (-1 to 1).
-    """
+    """Draw gradcam_cascade.csv: how like the fitted network's maps those of a randomised one are."""
     scores = list(table["score"].unique())
     figure, axes = theme.subplots(1, len(scores), 7.4, 3.1, squeeze=False)
     for axis, score in zip(axes[0], scores, strict=True):
@@ -160,12 +142,7 @@ def gradcam_cascade(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def gradcam_methods(images, maps: dict, masks, slices: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw some slices, a row each, with the map of every method and the mask's outline.
-
-    Args:
-        maps: by method.
-        slices: label, predicted, confidence.
-    """
+    """Draw some slices, a row each, with the map of every method and the mask's outline."""
     figure, axes = theme.pictures(len(images), 1 + len(maps), 1.2 + 1.2 * len(maps), 0.3 + 1.35 * len(images))
     for row, axis in enumerate(axes):
         theme.show(axis[0], images[row], mask=masks[row])
@@ -214,8 +191,8 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw accuracy and mean probability with the tumour erased, and with as much erased elsewhere, by kind of fill.
 
     Args:
-        table: network (words), fill (words), trained (bool: training erased by this fill), region ("tumour" or
-            "elsewhere"), score ("accuracy", or "probability" of the true class), value, low, high (0 to 1).
+        table: network, fill (words), trained (bool: training erased by this fill), region ("tumour" or "elsewhere"),
+            score ("accuracy", or "probability" of the true class), value, low, high (0 to 1).
     """
     networks, scores = list(table["network"].unique()), list(table["score"].unique())
     fills = list(table.sort_values("trained", ascending=False, kind="stable")["fill"].unique())

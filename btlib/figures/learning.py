@@ -15,9 +15,7 @@ from btlib.study import tables
 def learning_curves(history: pd.DataFrame, model: str = "the proposed network") -> mpl.figure.Figure:
     """Draw loss, accuracy and learning rate over the epochs of all stages, training beside validation where there is one.
 
-    Args:
-        history: of `Run.history`, one row an epoch in the order of training.
-        model: whose curves they are, in the registry's name or in words.
+    `history` is a `Run.history`; `model` says whose, in the registry's name or in words.
     """
     figure, axes = theme.subplots(1, 3, 7.4, 2.8)
     epoch, stages = np.arange(1, len(history) + 1), history["stage"].to_numpy()
@@ -101,11 +99,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def growth(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw what a study costs against its number of slices, each cost with its straight line.
-
-    Args:
-        table: as reports/growth.csv: slices, prepare_seconds, cache_mb, epoch_seconds, peak_mb.
-    """
+    """Draw reports/growth.csv: what a study costs against its slices, each cost with its straight line."""
     costs = {"prepare_seconds": "Cache (s)", "cache_mb": "Cache (MB)", "epoch_seconds": "Epoch (s)"}
     costs |= {"peak_mb": "Peak memory (MB)"}
     figure, axes = theme.subplots(1, len(costs), 8.6, 2.2)

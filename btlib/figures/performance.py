@@ -13,13 +13,9 @@ SCORES = {"precision": "Precision", "recall": "Recall\n(sensitivity)", "specific
 
 
 def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw counts and row percentages in one heat map, a panel for each model or split where there are several.
-
-    Args:
-        table: label, predicted, n (slices), share (of the label's slices, 0 to 1), and model or protocol where there are
-            several.
-    """
-    groups = theme.panels(table, "model", "protocol")
+    """Draw confusion.csv in heat maps, a panel for each model, where it has that column, or protocol."""
+    by = table.groupby("model" if "model" in table else "protocol", sort=False)
+    groups = [(theme.in_print(name), part) for name, part in by]
     labels = list(theme.colours([*table["label"], *table["predicted"]]))
     names = [class_name(label).replace(" ", "\n") for label in labels]
     columns, side = min(len(groups), 3), 0.55 + 0.65 * len(labels)
@@ -44,17 +40,15 @@ def confusion(table: pd.DataFrame) -> mpl.figure.Figure:
     said = []
     for name, part in groups:
         right = part.loc[part["label"] == part["predicted"], "n"].sum()
-        said.append(f"{' '.join(name.split())} {right} of {part['n'].sum()} slices right".strip())
+        said.append(f"{' '.join(name.split())} {right} of {part['n'].sum()} slices right")
     return described(figure, "confusion", k=len(labels), rows="; ".join(said))
 
 
 def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw the scores of each class with intervals, a row for each class of each model or split.
-
-    Args:
-        table: per_class.csv; only its scores of classes are drawn.
-    """
-    table = _by_class(table)
+    """Draw the scores of classes in per_class.csv, of one protocol, a row for each class of each model."""
+    table = table.join(table["score"].str.extract(rf"^(?P<kind>{'|'.join(SCORES)})_(?P<label>.+)$"))
+    table = table.dropna(subset="kind").reset_index(drop=True)
+    table["who"] = (table["model"] + " (" + table["weights"] + ")").map(theme.model_name)
     who, labels = list(table["who"].unique()), list(theme.colours(table["label"]))
     kinds = [kind for kind in SCORES if kind in set(table["kind"])]
     height = 0.9 + 0.19 * len(who) * (len(labels) + 0.8)
@@ -80,50 +74,37 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
     return described(figure, "per_class", scores=names, first=SCORES[kinds[0]], rows=told)
 
 
-def _by_class(table: pd.DataFrame) -> pd.DataFrame:
-    """Give scores of classes their kind, label and who: the model with its weights, or the split where there are several."""
-    table = table.join(table["score"].str.extract(rf"^(?P<kind>{'|'.join(SCORES)})_(?P<label>.+)$"))
-    table = table.dropna(subset="kind").reset_index(drop=True)
-    who = table["protocol"] if table["protocol"].nunique() > 1 else table["model"] + " (" + table["weights"] + ")"
-    return table.assign(who=who.map(theme.in_print))
-
-
 def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figure.Figure:
-    """Draw one-vs-rest ROC curves, whole and enlarged in the corner that matters, with the area in the legend.
+    """Draw roc.csv, of one protocol, whole and enlarged in the corner that matters, with the area in the legend.
 
-    Args:
-        table: roc.csv, a row of panels a protocol.
-        intervals: score, low, high; the bounds of auc_CLASS go to the legend where there is one group.
+    `intervals` has the bounds (score, low, high) of auc_CLASS for the legend.
     """
     bounds = {} if intervals is None else intervals.set_index("score")[["low", "high"]].T.to_dict("list")
-    groups = theme.panels(table, "protocol")
-    figure, axes = theme.subplots(len(groups), 2, 7.4, 0.2 + 2.6 * len(groups), squeeze=False)
-    palette, said = theme.colours(table["label"]), []
-    for (whole, corner), (name, part) in zip(axes, groups, strict=True):
-        for number, (label, curve) in enumerate(part.groupby("label", sort=False)):
-            text = f"{class_name(label)}: {curve['auc'].iloc[0]:.4f}"
-            if len(groups) == 1 and f"auc_{label}" in bounds:
-                text += "\n({:.4f} to {:.4f})".format(*bounds[f"auc_{label}"])
-            style = {"color": palette[label], "ls": theme.LINES[number % 5], "lw": 1.8, "label": text}
-            for axis in (whole, corner):
-                axis.plot(curve["fpr"], curve["tpr"], **style)
-            said.append(" ".join(f"{name} {text}".split()))
-        whole.plot([0, 1], [0, 1], color=theme.GREY, lw=0.8, ls=":")
-        whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal")
-        corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), aspect="equal", title="Corner enlarged")
-        whole.set_title(" ".join(name.split()) or "Whole curve")
-        style = {"title": "Area under the curve", "fontsize": 7.5, "title_fontsize": 8}
-        corner.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
+    figure, (whole, corner) = theme.subplots(1, 2, 7.4, 2.8)
+    name, palette, said = " ".join(theme.in_print(table["protocol"].iloc[0]).split()), theme.colours(table["label"]), []
+    for number, (label, curve) in enumerate(table.groupby("label", sort=False)):
+        text = f"{class_name(label)}: {curve['auc'].iloc[0]:.4f}"
+        if f"auc_{label}" in bounds:
+            text += "\n({:.4f} to {:.4f})".format(*bounds[f"auc_{label}"])
+        style = {"color": palette[label], "ls": theme.LINES[number % 5], "lw": 1.8, "label": text}
         for axis in (whole, corner):
-            axis.set(xlabel="False positive rate", ylabel="True positive rate")
+            axis.plot(curve["fpr"], curve["tpr"], **style)
+        said.append(" ".join(f"{name} {text}".split()))
+    whole.plot([0, 1], [0, 1], color=theme.GREY, lw=0.8, ls=":")
+    whole.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", title=name)
+    corner.set(xlim=(-0.002, 0.2), ylim=(0.8, 1.002), aspect="equal", title="Corner enlarged")
+    style = {"title": "Area under the curve", "fontsize": 7.5, "title_fontsize": 8}
+    corner.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), **style)
+    for axis in (whole, corner):
+        axis.set(xlabel="False positive rate", ylabel="True positive rate")
     return described(figure, "roc", rows="; ".join(said))
 
 
-def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, slices="test slices"):
+def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, slices: str) -> mpl.figure.Figure:
     """Draw accuracy against confidence before and after temperature scaling, with the slices of each bin below.
 
     Args:
-        before, after: bin_low, bin_high, n (slices), confidence, accuracy, low, high (0 to 1).
+        before, after: of `calibration.reliability`.
         temperature: what the logits were divided by.
         slices: whose, in words.
     """
@@ -150,11 +131,7 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, s
 
 
 def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw accuracy on the slices that are answered, as the least sure ones are left to a reader.
-
-    Args:
-        table: selective.csv.
-    """
+    """Draw selective.csv: accuracy on the slices that are answered, as the least sure ones are left to a reader."""
     figure, axis = theme.subplots(1, 1, 6.2, 3.2)
     said = []
     for number, (name, part) in enumerate(table.groupby("set", sort=False)):
@@ -172,11 +149,7 @@ def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw accuracy against the strength of each change, a line a network.
-
-    Args:
-        table: robustness.csv.
-    """
+    """Draw robustness.csv: accuracy against the strength of each change, a line a network."""
     groups = list(table.rename(columns={"accuracy": "value"}).groupby("change", sort=False))
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)

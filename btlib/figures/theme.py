@@ -52,11 +52,9 @@ def subplots(rows: int, columns: int, width: float, height: float, **options):
 
 
 def described(figure: mpl.figure.Figure, name: str, **facts) -> mpl.figure.Figure:
-    """Give a figure what a page says with it: `figure.caption`, and `figure.alt` for who cannot see it.
+    """Give a figure what a page says with it, by its entry in captions.yaml, whose {words} are the facts that it shows.
 
-    Args:
-        name: entry of captions.yaml.
-        facts: what this figure shows, by the entry's {words}.
+    Sets `figure.caption`, and `figure.alt` for who cannot see it.
     """
     for words in ("caption", "alt"):
         text = _CAPTIONS[name][words].format(**facts)
@@ -92,12 +90,6 @@ def colours(labels) -> dict[str, str]:
     return {label: colour for label, colour in (known | others).items() if label in labels}
 
 
-def panels(table: pd.DataFrame, *names: str) -> list[tuple[str, pd.DataFrame]]:
-    """Return (name in print, rows) of each group by the first of these columns that the table has, or all as one."""
-    name = next((name for name in names if name in table), None)
-    return [("", table)] if name is None else [(in_print(n), part) for n, part in table.groupby(name, sort=False)]
-
-
 def percent(table: pd.DataFrame, name: str = "value") -> pd.DataFrame:
     """Return value, low and high times 100, of columns NAME, NAME_low, NAME_high, or of value, low, high."""
     bounds = (f"{name}_low", f"{name}_high") if f"{name}_low" in table else ("low", "high")
@@ -120,7 +112,7 @@ def bars(values: pd.DataFrame) -> np.ndarray:
 
 
 def dots(axis, values: pd.DataFrame, at, colour: str = COLOURS[0], marker: str = "o", **style) -> None:
-    """Draw value, low, high (an empty bound draws no bar) as points in rows at these places; `style` is of the points."""
+    """Draw value, low, high (an empty bound draws no bar) as points in rows; `style` is of the points."""
     axis.errorbar(values["value"], at, xerr=bars(values), fmt="none", ecolor=colour, elinewidth=1.3, capsize=2.5)
     axis.plot(values["value"], at, marker, **{"color": colour, "mec": colour, "ms": 5.5, "mew": 1.3} | style)
 
