@@ -30,11 +30,7 @@ def classes_of(predictions: pd.DataFrame) -> tuple[str, ...]:
 
 
 def truth(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y (n,) int, logits (n, k) and whose slices they are (n,), of a run's predictions.
-
-    Args:
-        predictions: columns label, patient_id and a logit_<class> for each of k classes; a run's have image_id and
-            patient_group, too.
+    """Return y (n,) int, logits (n, k) and whose slices they are (n,), of predictions as a run makes them.
 
     A slice is its patient's; one of a patient whom nobody knows is its patient_group's, such as a chain of copies.
 
@@ -63,12 +59,14 @@ def intervals(study: params.Study, predictions: pd.DataFrame) -> pd.DataFrame:
     return classification.intervals(y, probabilities, classes_of(predictions), resamples(study, patients))
 
 
-def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
-    """Return the runs of the plan's fits for these purposes, each once, in the plan's order.
+def mean_right(study: params.Study, predictions: pd.DataFrame) -> resampling.Interval:
+    """Return the accuracy of predictions, one slice or more, as `Resamples.mean`."""
+    y, logits, patients = truth(predictions)
+    return resamples(study, patients).mean(logits.argmax(1) == y)
 
-    Raises:
-        DataError: a fit is not done; fits are `training.fit`'s business.
-    """
+
+def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
+    """Return the runs of the plan's fits for these purposes, each once; DataError where one is not done."""
     rows = plan[plan["purpose"].isin(purposes)].drop_duplicates("id")
     done = list(rows["run"]) if "run" in rows else [runs.load(fit) for fit in rows["fit"]]
     missing = [fit.title for fit, run in zip(rows["fit"], done, strict=True) if run is None]
@@ -78,12 +76,16 @@ def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
 
 
 def pooled(plan: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
-    """Return the proposed model's test predictions by (protocol, seed), folds together and told by a column fold."""
-    folds: dict = {}
-    for run in finished(plan, "proposed"):
-        key = run.fit.protocol, run.fit.seed
-        folds.setdefault(key, []).append(run.predictions("test").assign(fold=run.fit.fold))
-    return {key: pd.concat(members, ignore_index=True) for key, members in folds.items()}
+    """Return the proposed model's test predictions by (protocol, seed), folds together."""
+    return _together(((run.fit.protocol, run.fit.seed), run.predictions("test")) for run in finished(plan, "proposed"))
+
+
+def _together(pairs) -> dict:
+    """Pool the tables of (key, table) by key, in the order in which keys come."""
+    parts: dict = {}
+    for key, table in pairs:
+        parts.setdefault(key, []).append(table)
+    return {key: pd.concat(members, ignore_index=True) for key, members in parts.items()}
 
 
 def _first_seeds(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -98,33 +100,19 @@ def models(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return models.csv, columns `MODELS`: a row a fit of the proposed model or a baseline, on its own test slices."""
     rows = []
     for run in finished(plan, "proposed", "baseline"):
-        table = intervals(study, run.predictions("test")).set_index("score")
-        facts, fit = run.provenance(), run.fit
-        rows.append(
-            {
-                **{k: getattr(fit, k) for k in ("model", "protocol", "fold", "seed")},
-                "weights": fit.weights or RANDOM,
-                "image_size": fit.preprocessing.image_size,
-                **{k: facts[k] for k in ("n_train", "n_test", "parameters", "macs", "fit_seconds")},
-                **table["value"].to_dict(),
-                "accuracy_low": table.loc["accuracy", "low"],
-                "accuracy_high": table.loc["accuracy", "high"],
-            }
-        )
+        table, fit = intervals(study, run.predictions("test")).set_index("score"), run.fit
+        row = dict(fit) | run.provenance() | table["value"].to_dict()
+        row |= {"weights": fit.weights or RANDOM, "image_size": fit.preprocessing.image_size}
+        rows.append(row | dict(zip(ACCURACY, table.loc["accuracy"], strict=True)))
     return pd.DataFrame(rows)[list(MODELS)]
 
 
 def planes(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Return planes.csv: the proposed model's accuracy on axial, coronal and sagittal slices, folds of a seed pooled.
-
-    Planes are inferred; "unknown" stands where they could not be.
-    """
+    """Return planes.csv: the proposed model's accuracy by inferred plane, or "unknown", folds of a seed pooled."""
     rows = []
     for (protocol, seed), predictions in pooled(plan).items():
         for plane, group in predictions.replace({"plane": {"": "unknown"}}).groupby("plane"):
-            y, logits, patients = truth(group)
-            accuracy = resamples(study, patients).mean(logits.argmax(1) == y)
-            rows.append((protocol, seed, plane, len(group), len(set(patients)), *accuracy))
+            rows.append((protocol, seed, plane, len(group), len(set(truth(group)[2])), *mean_right(study, group)))
     return pd.DataFrame(rows, columns=["protocol", "seed", "plane", "n_test", "patients", "accuracy", "low", "high"])
 
 
@@ -147,12 +135,7 @@ def per_class(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
 def confusion(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return confusion.csv: the proposed model's true and predicted classes by protocol, its first seed's folds pooled."""
-    parts = []
-    for protocol, predictions in _first_seeds(plan).items():
-        y, logits, _ = truth(predictions)
-        table = classification.confusion(y, logits.argmax(1), classes_of(predictions))
-        parts.append(table.assign(protocol=protocol))
-    return pd.concat(parts, ignore_index=True)[["protocol", "label", "predicted", "n", "share"]]
+    return _by_protocol(plan, lambda y, logits, classes: classification.confusion(y, logits.argmax(1), classes))
 
 
 def roc(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
@@ -160,21 +143,23 @@ def roc(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
     Folds of the first seed are pooled, so that a curve also shows whether their probabilities mean the same.
     """
-    parts = []
+    return _by_protocol(plan, lambda y, logits, classes: classification.roc(y, classification.softmax(logits), classes))
+
+
+def _by_protocol(plan: pd.DataFrame, scored) -> pd.DataFrame:
+    parts = {}
     for protocol, predictions in _first_seeds(plan).items():
         y, logits, _ = truth(predictions)
-        table = classification.roc(y, classification.softmax(logits), classes_of(predictions))
-        parts.append(table.assign(protocol=protocol))
-    return pd.concat(parts, ignore_index=True)[["protocol", "label", "fpr", "tpr", "auc"]]
+        parts[protocol] = scored(y, logits, classes_of(predictions))
+    return pd.concat(parts, names=["protocol"]).droplevel(1).reset_index()
 
 
 def patients(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     """Return patients.csv: how many patients the proposed model names rightly, all tested slices of each together.
 
-    By the "mean probability" of the slices, or their "majority", a tie going to the higher mean probability; of "all"
-    patients and of each class's. Intervals are Wilson's: patients are independent. Folds of one seed are pooled. Slices of
-    patients whom nobody knows are left out. Under slices at random, other slices of nearly every patient trained: those rows
-    say nothing about new patients.
+    By the "mean probability" of the slices, or their "majority", a tie going to the higher mean probability. Intervals
+    are Wilson's: patients are independent. Folds of one seed are pooled; slices of patients whom nobody knows are left out.
+    Under slices at random, other slices of nearly every patient trained: those rows say nothing about new patients.
 
     Raises:
         DataError: slices of one patient have different labels.
@@ -185,20 +170,20 @@ def patients(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         y, logits, ids = truth(predictions[predictions["patient_id"] != predictions["image_id"]])
         label = pd.Series(y).groupby(ids)
         probabilities = pd.DataFrame(classification.softmax(logits)).groupby(ids).mean()
-        if len(mixed := label.nunique()[label.nunique() > 1]):
+        if len(mixed := label.nunique().loc[lambda count: count > 1]):
             raise DataError(
                 f"patient {mixed.index[0]}: slices of {mixed.iloc[0]} classes; allowed: one class a patient"
             )
         votes = pd.DataFrame(np.eye(len(classes))[logits.argmax(1)]).groupby(ids).mean()
+        true, number = label.first().to_numpy(), label.size().to_numpy()
         for rule, belief in (("mean probability", probabilities), ("majority", votes + 1e-6 * probabilities)):
-            table = pd.DataFrame({"label": np.array(classes)[label.first()], "slices": label.size()})
-            table["right"] = belief.to_numpy().argmax(1) == label.first().to_numpy()
+            right = belief.to_numpy().argmax(1) == true
             for name in ("all", *classes):
-                among = table if name == "all" else table[table["label"] == name]
-                if len(among):
-                    n, k = len(among), int(among["right"].sum())
+                among = np.full(len(true), True) if name == "all" else true == classes.index(name)
+                if n := among.sum():
+                    k = right[among].sum()
                     accuracy = resampling.share(k, n, study.statistics.level)
-                    rows.append((protocol, seed, rule, name, n, k, *accuracy, int(among["slices"].sum())))
+                    rows.append((protocol, seed, rule, name, n, k, *accuracy, number[among].sum()))
     names = ["protocol", "seed", "rule", "label", "patients", "right", "accuracy", "low", "high", "slices"]
     return pd.DataFrame(rows, columns=names)
 
@@ -210,10 +195,9 @@ def compared(study: params.Study, plan: pd.DataFrame) -> dict[tuple[str, str], p
         DataError: two models were tested on different slices.
     """
     key = (study.comparison.protocol, study.comparison.seeds[0])
-    parts: dict = {}
-    for run in finished(plan[[(f.protocol, f.seed) == key for f in plan["fit"]]], "proposed", "baseline"):
-        parts.setdefault((run.fit.model, run.fit.weights or RANDOM), []).append(run.predictions("test"))
-    by_model = {name: pd.concat(p).sort_values("image_id").reset_index(drop=True) for name, p in parts.items()}
+    fitted = finished(plan[[(f.protocol, f.seed) == key for f in plan["fit"]]], "proposed", "baseline")
+    by_model = _together(((r.fit.model, r.fit.weights or RANDOM), r.predictions("test")) for r in fitted)
+    by_model = {name: table.sort_values("image_id", ignore_index=True) for name, table in by_model.items()}
     first = next(iter(by_model.values()))
     for name, table in by_model.items():
         if not table["image_id"].equals(first["image_id"]):
@@ -228,8 +212,7 @@ def comparison(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     y, _, patients = truth(first)
     predicted = {model: truth(t)[1].argmax(1) for (model, _), t in by_model.items()}
     table = resampling.compare(y, predicted, reference, resamples(study, patients))
-    weights = dict(by_model)
-    table.insert(1, "weights", [w for m in table["model"] for (n, w) in weights if n == m])
+    table.insert(1, "weights", table["model"].map(dict(by_model.keys())))
     sizes = {m.model: study.image_size_of(m) for m in [study.proposed, *study.baselines]}
     table.insert(2, "image_size", table["model"].map(sizes))
     table.insert(4, "reference_weights", reference_weights)
@@ -248,7 +231,7 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
         tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
         base = tested if factor == "proposed" else base  # the proposed model comes first
-        numbers = *_accuracy(study, tested), *_gap(study, tested, None if factor == "proposed" else base)
+        numbers = _numbers(study, tested, None if factor == "proposed" else base)
         epochs = sum(stage.epochs for stage in group["fit"].iloc[0].recipe.stages)
         settings.append((factor, value or "proposed", len(group), epochs, len(tested), *numbers, factor == "proposed"))
     columns = ["factor", "setting", "fits", "epochs", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
@@ -274,7 +257,7 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
             continue
         predictions = pd.concat(members)
         other = None if loose in (None, protocol) else pd.concat(parts[loose, "all"])
-        numbers = *_accuracy(study, predictions), *_gap(study, predictions, other)
+        numbers = _numbers(study, predictions, other)
         rows.append((protocol, seed, len(members), len(predictions), *numbers, splits.rule(protocol).column))
     columns = ["protocol", "seed", "fits", "n_test", *ACCURACY, *DIFFERENCE, "kept_together"]
     order = list(dict.fromkeys(p.protocol for p in study.protocols))
@@ -285,32 +268,25 @@ def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 def neighbours(study: params.Study, plan: pd.DataFrame, pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Return neighbours.csv: accuracy on test slices that have a near-identical slice in training, and on the others.
 
-    Args:
-        pairs: `overlap.within` of all slices: copies, and slices next to each other in one head.
-        manifest: of the study's data.
-
-    Returns:
-        A row a protocol (folds of its first seed pooled), neighbour ("in training" or "none"), and label ("all" or a class).
+    `pairs` are `overlap.within` of all slices, `manifest` is the study's; folds of a protocol's first seed are pooled.
     """
     ends = pairs[["image_id_a", "image_id_b"]].to_numpy()
     known = set(manifest.loc[manifest["label"].isin(study.classes), "image_id"])
-    parts: dict = {}
+    parts = []
     for run in finished(plan, "proposed"):
         if run.fit.seed == runs.seeds_of(study, run.fit.protocol)[0]:
             trained = known - set(run.predictions()["image_id"])
             beside = {x for x, y in (*ends, *ends[:, ::-1]) if y in trained}
             tested = run.predictions("test")
             there = tested["image_id"].isin(beside).map({True: "in training", False: "none"})
-            parts.setdefault(run.fit.protocol, []).append(tested.assign(neighbour=there))
+            parts.append((run.fit.protocol, tested.assign(neighbour=there)))
     rows = []
-    for protocol, members in parts.items():
-        for neighbour, tested in pd.concat(members).groupby("neighbour"):
+    for protocol, both in _together(parts).items():
+        for neighbour, tested in both.groupby("neighbour"):
             for label in ("all", *study.classes):
                 some = tested if label == "all" else tested[tested["label"] == label]
                 if len(some):
-                    y, logits, patients = truth(some)
-                    accuracy = resamples(study, patients).mean(logits.argmax(1) == y)
-                    rows.append((protocol, neighbour, label, len(some), *accuracy))
+                    rows.append((protocol, neighbour, label, len(some), *mean_right(study, some)))
     return pd.DataFrame(rows, columns=["protocol", "neighbour", "label", "n", "accuracy", "low", "high"])
 
 
@@ -330,44 +306,33 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for protocol, pairs in parts.items():
         twice, once = map(pd.concat, zip(*pairs, strict=True))
-        rows.append((protocol, len(pairs), len(twice), *_accuracy(study, twice), *_gap(study, twice, once)))
+        rows.append((protocol, len(pairs), len(twice), *_numbers(study, twice, once)))
     return pd.DataFrame(rows, columns=["protocol", "fits", "n_test", *ACCURACY, *DIFFERENCE])
 
 
-def _accuracy(study, predictions) -> list[float]:
-    return intervals(study, predictions).set_index("score").loc["accuracy", ["value", "low", "high"]].tolist()
-
-
-def _gap(study, predictions, base) -> tuple[float, float, float]:
-    """Accuracy on one table of predictions minus that on another, of other slices of the same patients perhaps."""
+def _numbers(study, predictions, base) -> tuple:
+    """`ACCURACY`, and `DIFFERENCE` from that on other predictions, of other slices of the same patients perhaps, or none."""
+    accuracy = intervals(study, predictions).set_index("score").loc["accuracy"]
     if base is None:
-        return (np.nan,) * 3
+        return (*accuracy, np.nan, np.nan, np.nan)
     y, logits, patients = truth(pd.concat([predictions, base]))
     right, first = (logits.argmax(1) == y).astype(float), np.arange(len(y)) < len(predictions)
     a, b = np.where(first, right, np.nan), np.where(first, np.nan, right)
-    return resamples(study, patients).difference(a, b)[:3]
+    return (*accuracy, *resamples(study, patients).difference(a, b)[:3])
 
 
 def temperature(plan: pd.DataFrame, run: runs.Run, folds: str) -> tuple[float, str]:
     """Return what to divide a run's logits by so that its confidence means something, and where that comes from in words.
 
-    Fitted on the run's validation slices; where it has none, as it trained on everything outside its test part, on what
-    other fits of the same recipe say of slices that neither they nor this run's test see. 1 where there are none either.
-
-    Args:
-        plan: of the study that the run belongs to.
-        run: one of its fits.
-        folds: a protocol of the plan whose folds stand in, such as "group_folds".
+    Fitted on the run's validation slices; where it has none, on what the fits of `folds`, a protocol of the plan, say of
+    slices that neither they nor this run's test see. 1 where there are none either.
     """
     slices, source = run.predictions("validation"), "its validation slices"
     if slices.empty:
-        others = [o.predictions("test") for o in finished(plan[[f.protocol == folds for f in plan["fit"]]], "proposed")]
-        tested = set(run.predictions("test")["image_id"])
-        slices = pd.concat(others).drop_duplicates("image_id")
-        slices, source = (
-            slices[~slices["image_id"].isin(tested)],
-            f"slices that the fits of other folds ({splits.rule(folds).words}) did not see",
-        )
+        others = finished(plan[[f.protocol == folds for f in plan["fit"]]], "proposed")
+        slices = pd.concat(other.predictions("test") for other in others).drop_duplicates("image_id")
+        slices = slices[~slices["image_id"].isin(run.predictions("test")["image_id"])]
+        source = f"slices that the fits of other folds ({splits.rule(folds).words}) did not see"
     if slices.empty:
         return 1.0, "as there are no other slices to fit one on"
     y, logits, _ = truth(slices)
@@ -377,38 +342,33 @@ def temperature(plan: pd.DataFrame, run: runs.Run, folds: str) -> tuple[float, s
 def epoch_choice(plan: pd.DataFrame) -> pd.DataFrame:
     """Return epoch_choice.csv: what choosing the epoch on the very slices that are scored would add.
 
-    A score of the best epoch on the scored slices, which early stopping on a test set gives, is too high by this much; the
-    study takes its fits as their last epoch left them. Measured on validation slices, so that no test slice is looked at, and
-    before BatchNorm's statistics are renewed, as histories are. Accuracies are of all fits' slices together, gain_least and
-    gain_most of single fits. Fits without validation slices, or with a last stage of one epoch, are left out.
+    Measured on validation slices, so that no test slice is looked at, and before BatchNorm's statistics are renewed, as
+    histories are. Accuracies are of all fits' slices together, gain_least and gain_most of single fits. Fits without
+    validation slices, or with a last stage of one epoch, are left out.
     """
     rows: dict = {}
     for run in finished(plan, "proposed"):
         history = run.history()
-        n = len(run.predictions("validation"))
-        if n and (history["stage"] == history["stage"].iloc[-1]).sum() > 1:
-            seen = history.loc[history["stage"] == history["stage"].iloc[-1], "val_accuracy"]
+        n, last_stage = len(run.predictions("validation")), history["stage"] == history["stage"].iloc[-1]
+        if n and last_stage.sum() > 1:
+            seen = history.loc[last_stage, "val_accuracy"]
             rows.setdefault(run.fit.protocol, []).append((n, len(seen), seen.iloc[-1], seen.max()))
     table = []
     for protocol, fits in rows.items():
         n, epochs, last, best = map(np.array, zip(*fits, strict=True))
-        means = [np.average(score, weights=n) for score in (last, best)]
         gains = best - last
-        table.append((protocol, len(n), epochs.max(), n.sum(), *means, means[1] - means[0], gains.min(), gains.max()))
+        means = [np.average(score, weights=n) for score in (last, best, gains)]
+        table.append((protocol, len(n), epochs.max(), n.sum(), *means, gains.min(), gains.max()))
     names = ("protocol", "fits", "epochs", "n_validation", "last", "best", "gain", "gain_least", "gain_most")
     return pd.DataFrame(table, columns=names)
 
 
 def costs(study: params.Study) -> pd.DataFrame:
-    """Return cost.csv: the rows of reports/cost.csv, where it was measured, of the proposed model and the baselines.
-
-    A model costs what it does at its output stride in the study; at another it is no row of it.
-    """
+    """Return cost.csv: the rows of reports/cost.csv of the study's models at their output stride."""
     path = home() / "reports" / "cost.csv"
     if not path.exists():
         return pd.DataFrame(columns=[*counts.COLUMNS, "hardware", "commit"])
     table = pd.read_csv(path)
-    strides = {
-        m.model: m.output_stride or registry.REGISTRY[m.model].strides[0] for m in [study.proposed, *study.baselines]
-    }
+    models_ = [study.proposed, *study.baselines]
+    strides = {m.model: m.output_stride or registry.REGISTRY[m.model].strides[0] for m in models_}
     return table[table["model"].map(strides) == table["output_stride"]].reset_index(drop=True)

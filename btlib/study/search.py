@@ -17,11 +17,6 @@ FILL = "pasted"
 POINTING, ERASED, ELSEWHERE = 0.5, 0.7, 0.02
 """The rule of params/search.yaml: pointing at least so much, accuracy without the tumour below, and lost at most elsewhere."""
 
-COLUMNS = (
-    *("setting", "folds", "n_validation", "accuracy", "pointing", "accuracy_erased", "accuracy_elsewhere"),
-    *("eligible", "chosen", "minutes", "fits", "commit"),
-)
-
 
 def judged(fit: runs.Fit, study: params.Study) -> tuple[pd.DataFrame, dict] | None:
     """Return how a fit did on its validation slices, and where it was made; None where it is neither kept nor finished.
@@ -67,13 +62,11 @@ def judge(run: runs.Run, study: params.Study) -> pd.DataFrame:
 
 
 def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Log every configuration that was fitted, and choose by the rule of params/search.yaml among those of all folds.
-
-    Configurations are the plan's ablation: the proposed network and its changes.
+    """Log every fitted configuration of the plan's ablation, and choose by the rule of params/search.yaml.
 
     Returns:
-        `COLUMNS`, the best accuracy first: folds pooled; eligible says whether the rule is kept; chosen is the eligible one
-        of best accuracy.
+        A row a configuration, the best accuracy first, folds pooled: eligible says whether all folds are there and the
+        rule is kept; chosen is the eligible one of best accuracy.
     """
     rows = []
     for setting, group in plan[plan["purpose"] == "ablation"].groupby(["factor", "value"], sort=False):
@@ -89,7 +82,9 @@ def trials(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         words = ": ".join(setting) if setting[1] else "proposed"
         folds, commits = f"{len(finished)} of {len(group)}", " ".join(dict.fromkeys(f["commit"] for f in facts))
         rows.append((words, folds, len(table), *scores, eligible, False, minutes, " ".join(finished), commits))
-    log = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("accuracy", ascending=False, ignore_index=True)
+    scores = ("accuracy", "pointing", "accuracy_erased", "accuracy_elsewhere")
+    names = ["setting", "folds", "n_validation", *scores, "eligible", "chosen", "minutes", "fits", "commit"]
+    log = pd.DataFrame(rows, columns=names).sort_values("accuracy", ascending=False, ignore_index=True)
     if log["eligible"].any():
         log.loc[log["eligible"].idxmax(), "chosen"] = True
     return log

@@ -23,9 +23,6 @@ COPIES = 0.05
 RIVALS = ("vgg16", "resnet152v2", "vit_b16")
 """The networks that the paper's EfficientNet is said to be ahead of."""
 
-ANOTHER = "not tested: another data set"
-"""Verdict on a claim about models of another data set than the study's."""
-
 
 class Finding(NamedTuple):
     """What the study found for a claim; a value that is counted, not estimated, has bounds that are NaN."""
@@ -42,29 +39,22 @@ class Finding(NamedTuple):
 
 
 def listed_claims() -> dict[str, dict]:
-    """Read params/claims.yaml: the key of each claim, its text, its value (None where the paper gives none), its data."""
+    """Read params/claims.yaml: each claim's text, value (None where the paper gives none) and data, by its key."""
     return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
 
 
 def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict on two uncertain numbers.
 
-    Args:
-        study: the parameters.
-        found: claim's key in params/claims.yaml to what came out; a claim without an entry was not tested here.
-
-    Returns:
-        claim, paper, paper_low, paper_high (Wilson's interval, the widest of those that its unknown test size allows),
-        ours, low, high, verdict, data, assumption (about that size). The verdict is ours against the paper's number, or
-        against 0 where the claim has none: "higher", "lower", "cannot be told apart" (also where the possible sizes do
-        not agree), "not tested: why" or "not testable: N % are copies". A claim is of models trained on one data set (`data`
-        in params/claims.yaml); a study of another tests none of it, and its numbers do not stand here.
+    paper_low and paper_high are Wilson's interval, the widest of those that the paper's unknown test size (assumption)
+    allows. The verdict is ours against the paper's number, or against 0 where the claim has none: "higher", "lower",
+    "cannot be told apart" (also where the possible sizes do not agree), "not tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, and its numbers do not stand here.
     """
     rows = []
     for key, claim in listed_claims().items():
         ours = Finding(*found.get(key, (np.nan,) * 3))
         if study.data.source not in (claim["data"], "phantom"):
-            ours = Finding(np.nan, np.nan, np.nan, untested=ANOTHER)
+            ours = Finding(np.nan, np.nan, np.nan, untested="not tested: another data set")
         sizes, assumption = _paper_sizes(key, claim["value"], ours.n)
         theirs = [share(round(claim["value"] * n), n, study.statistics.level) for n in sizes]
         paper = np.nan if claim["value"] is None else claim["value"]
@@ -87,10 +77,8 @@ def _paper_sizes(key: str, value: float | None, n: int | None) -> tuple[list[int
 
 
 def _verdict(study, ours: Finding, theirs: list[Interval]) -> str:
-    if ours.untested == ANOTHER:
-        return ANOTHER
     if np.isnan(ours.value):
-        return "not tested: not run here"
+        return ours.untested or "not tested: not run here"
     if study.data.source == "phantom":
         return "not tested: made-up slices"
     if ours.untested:
@@ -104,10 +92,7 @@ def _verdict(study, ours: Finding, theirs: list[Interval]) -> str:
 def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dict[str, Finding]:
     """Collect what this study found for each claim of params/claims.yaml; keys of what was not run are absent.
 
-    Args:
-        study: the parameters; tables of other notebooks are read from its report.
-        scores: models.csv.
-        split: leakage.csv.
+    From models.csv, leakage.csv, and tables of other notebooks in the study's report.
     """
     findings = {}
     for key, protocols in (("accuracy", ["image_holdout"]), ("accuracy_patients", ["group_folds", "group_holdout"])):
@@ -160,13 +145,7 @@ def _read(study, name) -> pd.DataFrame:
 
 
 def holdout_errors(accuracy: float, slices: int, level: float) -> pd.DataFrame:
-    """Return holdout_errors.csv: how many errors an accuracy leaves in a random hold-out, and how wide its interval is.
-
-    Args:
-        accuracy: 0 to 1, as published.
-        slices: of the whole data set.
-        level: of Wilson's interval.
-    """
+    """Return holdout_errors.csv: how many errors an accuracy leaves in a random hold-out of so many slices."""
     rows = []
     for fraction in HELD_OUT:
         n = int(np.ceil(fraction * slices))
