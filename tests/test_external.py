@@ -163,12 +163,13 @@ def test_shift_summarises_each_set(other):
     assert width[["set", "n", "mean", "median"]].tolist() == ["own", 6, 35, 35]
 
 
-def test_by_eye_counts_only_slices_that_were_looked_at(tmp_path, other):
+def test_by_eye_counts_only_slices_that_were_looked_at(tmp_path, other, monkeypatch):
     study = params.load("figshare")
     path = tmp_path / "checked.csv"
     seen = [("a", "copy"), ("b", "no copy"), ("c", "copy"), ("f", "no copy"), ("elsewhere", "copy")]
     pd.DataFrame(seen, columns=["external", "verdict"]).assign(sample="", source="").to_csv(path, index=False)
-    table = external.checked(study, {"far": other}, PAIRS, path).set_index("measure")
+    monkeypatch.setattr(external, "CHECKED", path)
+    table = external.checked(study, {"far": other}, PAIRS).set_index("measure")
     # Claimed are a and b, of which a is a copy; copies are a and c, of which a is claimed.
     assert table[["value", "n"]].to_numpy().tolist() == [[0.5, 2], [0.5, 2]]
 

@@ -12,17 +12,9 @@ from btlib import params
 from btlib.data import datasets, preprocessing, splits
 from btlib.scores import overlap
 
-SAMPLE = 300
-"""How many slices, taken evenly, intensities are measured on."""
-
 
 def slices(data: params.Data) -> pd.DataFrame:
-    """Return slices.csv: what is known of each slice, with the tumour's size and the author's fold.
-
-    Returns:
-        The manifest without path and checksum; mask_area_percent (of the whole slice, empty without a mask);
-        author_fold where there is cvind.mat.
-    """
+    """Return slices.csv: the manifest with the tumour's size and, where it is known, the author's fold."""
     table = datasets.manifest(data).drop(columns=["path", "sha256"])
     percent = 100 * table["mask_area"] / (table["width"] * table["height"])
     table["mask_area_percent"] = percent.where(percent > 0).round(4)
@@ -64,30 +56,30 @@ def examples(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown(data: params.Data, image_ids) -> tuple[list, list]:
     """Read some slices for a picture: uint8 (H, W), the brightest 0.5 % cut off, and mask, bool (H, W)."""
-    paths = datasets.manifest(data).set_index("image_id")["path"]
-    both = [datasets.read(data, paths[image_id]) for image_id in image_ids]
-    return [preprocessing.normalise(image, 0.5, 99.5) for image, _ in both], [mask for _, mask in both]
+    stored, masks = _read(data, image_ids)
+    return [preprocessing.normalise(image, 0.5, 99.5) for image in stored], masks
 
 
 def stages(study: params.Study, image_ids) -> tuple[list, list, list, list]:
     """Read some slices and take the first steps of preprocessing one by one.
 
     Returns:
-        Lists, an entry a slice: image as stored (H, W), in scanner units; normalised, uint8 (H, W); the square around
-        the head (top, left, bottom, right); mask, bool (H, W), or None.
+        Of each slice the image as stored (H, W), in scanner units; normalised, uint8 (H, W); the square around the head
+        (top, left, bottom, right); the mask, bool (H, W), or None.
     """
-    paths, how = datasets.manifest(study.data).set_index("image_id")["path"], study.preprocessing
-    stored, masks = map(list, zip(*(datasets.read(study.data, paths[i]) for i in image_ids), strict=True))
+    how, (stored, masks) = study.preprocessing, _read(study.data, image_ids)
     normalised = [preprocessing.normalise(image, how.low_percentile, how.high_percentile) for image in stored]
     return stored, normalised, [preprocessing.head_box(image) for image in normalised], masks
 
 
-def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
-    """Return preprocessing.csv: what preprocessing evens out, measured on slices taken evenly.
+def _read(data: params.Data, image_ids) -> tuple[list, list]:
+    paths = datasets.manifest(data).set_index("image_id")["path"]
+    return tuple(map(list, zip(*(datasets.read(data, paths[image_id]) for image_id in image_ids), strict=True)))
 
-    A row a measure: stage ("stored" or "prepared"), measure, and its 5th, 50th and 95th percentile over slices.
-    """
-    rows = np.unique(np.linspace(0, len(dataset.manifest) - 1, SAMPLE).astype(int))
+
+def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
+    """Return preprocessing.csv: percentiles of what preprocessing evens out, measured on 300 slices taken evenly."""
+    rows = np.unique(np.linspace(0, len(dataset.manifest) - 1, 300).astype(int))
     stored, _, boxes, _ = stages(study, dataset.manifest["image_id"].iloc[rows])
     prepared = [dataset.images[row] for row in rows]
     measured = {
@@ -99,17 +91,14 @@ def intensities(study: params.Study, dataset: datasets.Dataset) -> pd.DataFrame:
         ("prepared", "mean grey, 0 to 255"): [image.mean() for image in prepared],
         ("prepared", "pixels darker than 10, %"): [100 * (image < 10).mean() for image in prepared],
     }
-    values = [np.percentile(v, (5, 50, 95)) for v in measured.values()]
-    return pd.DataFrame(list(measured), columns=["stage", "measure"]).join(
-        pd.DataFrame(values, columns=["p5", "median", "p95"]).round(2)
-    )
+    rows = [(*names, *np.percentile(values, (5, 50, 95)).round(2)) for names, values in measured.items()]
+    return pd.DataFrame(rows, columns=["stage", "measure", "p5", "median", "p95"])
 
 
 def partitions(study: params.Study, dataset: datasets.Dataset, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return splits.csv: every split that the study uses, and what crosses from training to test in it.
 
-    A row a (protocol, seed, fold): what `splits.report` counts, and test_near_identical: test slices with a near-identical
-    neighbour in training, by `overlap.within`'s pairs.
+    `pairs` of `overlap.within` tell which test slices have a near-identical neighbour in training.
     """
     folds = datasets.author_folds(study.data)
     rows, slices_ = [], dataset.manifest[dataset.manifest["label"].isin(study.classes)]
@@ -124,16 +113,7 @@ def partitions(study: params.Study, dataset: datasets.Dataset, pairs: pd.DataFra
 
 
 def drawn(layer, images: np.ndarray, times: int) -> np.ndarray:
-    """Let the augmentation layer change each picture several times.
-
-    Args:
-        layer: an `augmentation.Augment`.
-        images: uint8 (n, S, S).
-        times: draws of each.
-
-    Returns:
-        float32 (n, times, S, S), 0 to 255.
-    """
+    """Let an `augmentation.Augment` change each picture, uint8 (n, S, S): float32 (n, times, S, S), 0 to 255."""
     changed = layer(np.repeat(images, times, axis=0)[..., None].astype("float32"), training=True)
     return np.asarray(changed).reshape(len(images), times, *images.shape[1:])
 
@@ -141,11 +121,10 @@ def drawn(layer, images: np.ndarray, times: int) -> np.ndarray:
 def one_of_each(manifest: pd.DataFrame, classes: Sequence[str]) -> list[int]:
     """Return the row of the middle slice with a mask, or of any, of each class: a rule, not a choice."""
     rows = []
-    for label in classes:
-        part = manifest[manifest["label"] == label]
-        masked = part["mask_area"] > 0
-        part = part[masked] if masked.any() else part
-        rows += [int(part.index[len(part) // 2])] if len(part) else []
+    for _, part in manifest[manifest["label"].isin(classes)].groupby("label"):
+        masked = part[part["mask_area"] > 0]
+        part = masked if len(masked) else part
+        rows.append(int(part.index[len(part) // 2]))
     return sorted(rows)
 
 
@@ -154,18 +133,11 @@ def changes(images: np.ndarray, changed: np.ndarray, labels: list[str]) -> pd.Da
 
     Mean grey before and after, and mean absolute difference of a pixel, 0 to 255.
     """
-    rows = [
-        {
-            "label": label,
-            "draw": draw,
-            "grey_before": round(float(image.mean()), 1),
-            "grey_after": round(float(after.mean()), 1),
-            "difference": round(float(np.abs(after - image).mean()), 1),
-        }
-        for label, image, draws in zip(labels, images, changed, strict=True)
-        for draw, after in enumerate(draws)
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for label, image, draws in zip(labels, images, changed, strict=True):
+        for draw, after in enumerate(draws):
+            rows.append((label, draw, image.mean(), float(after.mean()), float(np.abs(after - image).mean())))
+    return pd.DataFrame(rows, columns=["label", "draw", "grey_before", "grey_after", "difference"]).round(1)
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import special
 from scipy.ndimage import laplace
 
 from btlib import DataError, params
@@ -75,14 +76,7 @@ def predictions(
 ) -> pd.DataFrame:
     """Return a run's logits for every external slice, unseen ones too, and whose slice it is.
 
-    Args:
-        study, sets: the parameters and the sets.
-        run: the fitted model.
-        pairs: as found before any score.
-        flip: whether to average with the mirrored slice (test-time augmentation).
-
-    Returns:
-        set, image_id, label, patient_id, part (one of `PARTS` but "all") and the logits; a row a slice.
+    `flip` averages with the mirrored slice. The column part is one of `PARTS` but "all".
     """
     held_out, names = set(run.predictions()["image_id"]), runs.logits_of(study.classes)
     tables, model = [], run.model() if sets else None
@@ -106,11 +100,8 @@ def parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def divided(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Divide predictions by set and part, under names in words: "bhuvaji, held out copies"."""
-    return {
-        f"{name}, {part.replace('_', ' ')}": rows
-        for name, of_set in table.groupby("set", sort=False)
-        for part, rows in parts(of_set).items()
-    }
+    sets = {name: parts(rows) for name, rows in table.groupby("set", sort=False)}
+    return {f"{name}, {part.replace('_', ' ')}": rows for name, by in sets.items() for part, rows in by.items()}
 
 
 def scores(study: params.Study, table: pd.DataFrame, augmentation: str = "none") -> pd.DataFrame:
@@ -159,9 +150,7 @@ def by_class(study: params.Study, table: pd.DataFrame) -> pd.DataFrame:
 def calibration(tables: Mapping[str, pd.DataFrame], temperature: float) -> pd.DataFrame:
     """Return calibration.csv: how far confidence is from accuracy, before and after temperature scaling.
 
-    Args:
-        tables: name to predictions; an empty one has no row.
-        temperature: fitted on validation slices.
+    `tables` is predictions by name; an empty one has no row.
     """
     rows = []
     for name, table in tables.items():
@@ -197,13 +186,8 @@ def selective(tables: Mapping[str, pd.DataFrame], temperature: float, level: flo
 def unknown(tested: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return ood.csv: how well confidence, entropy and energy tell slices of no class from those of the classes.
 
-    Args:
-        tested: the run's own test predictions.
-        table: of the external sets; the clean slices of no class are the unknown ones.
-
-    Returns:
-        set (of the unknown slices), known ("test", or "clean": the same set's clean slices), score, auroc (0.5: not at
-        all), n_known, n_unknown; no row where either is empty.
+    Each set's clean slices of no class are told from `tested`, the run's own test slices, and from the set's clean ones of
+    the classes; no row where either side is empty.
     """
     rows = []
     for name, of_set in table.groupby("set", sort=False):
@@ -223,48 +207,34 @@ def networks(
 ) -> pd.DataFrame:
     """Return foreign.csv: what several networks make of the clean slices of each set, those of no class among them.
 
-    Args:
-        study, sets, pairs: the parameters, the sets, and their copies.
-        fitted: name for people -> run, all on slices prepared as those of the sets.
-
-    Returns:
-        set, network, n, accuracy, low, high, confidence (mean probability of the named class, as the logits say), n_unknown,
-        confidence_unknown, auroc (how often a slice of a class has the higher confidence of the two); no number where
-        there are no such slices.
+    `fitted` is runs by their name for people, all on slices prepared as those of the sets. auroc is how often a slice of
+    a class has a higher confidence than one of none; there is no number where there are no such slices.
     """
     clean = {}
     for name, other in sets.items():
-        copied = set(pairs.loc[pairs["set"] == name, "image_id_a"])
-        rows = [row for row, image in enumerate(other.manifest["image_id"]) if image not in copied]
-        images = batches.read(other.images, rows)[..., 0] if rows else other.images[:0]
-        clean[name] = dataclasses.replace(other, manifest=other.manifest.iloc[rows], images=images)
+        copied = other.manifest["image_id"].isin(pairs.loc[pairs["set"] == name, "image_id_a"]).to_numpy()
+        images = np.asarray(other.images)[~copied]
+        clean[name] = dataclasses.replace(other, manifest=other.manifest[~copied], images=images)
     rows = []
     for network, run in fitted.items():
         table = predictions(study, run, clean, pairs)
+        table["sure"] = special.softmax(table[runs.logits_of(study.classes)].to_numpy(float), axis=1).max(1)
         for name in clean:
             of_set = table[table["set"] == name]
-            known = of_set["label"].isin(study.classes).to_numpy()
-            sure = softmax(of_set[runs.logits_of(study.classes)].to_numpy(float)).max(1) if len(of_set) else np.zeros(0)
-            accuracy = [np.nan] * 3
-            if known.any():
-                y, logits, patients = results.truth(of_set[known])
-                accuracy = results.resamples(study, patients).mean((logits.argmax(1) == y).astype(float))
-            means = [float(s.mean()) if len(s) else np.nan for s in (sure[known], sure[~known])]
-            auroc = confidence.auroc(sure[known], sure[~known]) if known.any() and not known.all() else np.nan
-            rows.append((name, network, known.sum(), *accuracy, means[0], (~known).sum(), means[1], auroc))
+            seen = of_set["label"].isin(study.classes)
+            known, strange = of_set[seen], of_set[~seen]
+            accuracy = results.mean_right(study, known) if len(known) else [np.nan] * 3
+            auroc = confidence.auroc(known["sure"], strange["sure"]) if len(known) and len(strange) else np.nan
+            numbers = known["sure"].mean(), len(strange), strange["sure"].mean(), auroc
+            rows.append((name, network, len(known), *accuracy, *numbers))
     names = ["set", "network", "n", "accuracy", "low", "high", "confidence", "n_unknown", "confidence_unknown", "auroc"]
     return pd.DataFrame(rows, columns=names).sort_values("set", kind="stable", ignore_index=True)
 
 
-def checked(
-    study: params.Study, sets: Mapping[str, datasets.Dataset], pairs: pd.DataFrame, path: Path = CHECKED
-) -> pd.DataFrame:
-    """Return overlap_checked.csv: the audit's precision and recall on the pairs of `path` that were looked at by eye.
-
-    No row where the slices looked at are not those of the sets.
-    """
+def checked(study: params.Study, sets: Mapping[str, datasets.Dataset], pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return overlap_checked.csv: the audit's precision and recall on those pairs of `CHECKED` that are here."""
     rows = []
-    looked = pd.read_csv(path, dtype=str, keep_default_na=False)
+    looked = pd.read_csv(CHECKED, dtype=str, keep_default_na=False)
     for name, other in sets.items() if study.data.source == "figshare" else ():
         seen = looked[looked["external"].isin(set(other.manifest["image_id"]))]
         claimed = seen["external"].isin(set(pairs.loc[pairs["set"] == name, "image_id_a"])).to_numpy()
@@ -285,42 +255,28 @@ def pictures(sets: Mapping[str, datasets.Dataset], own: datasets.Dataset, pairs:
     """Return the external slice, uint8 (S, S), of each pair and the study's own beside it."""
 
     def shown(data, image_id):
-        return data.images[int(np.flatnonzero(data.manifest["image_id"] == str(image_id))[0])]
+        return data.images[data.manifest["image_id"].tolist().index(image_id)]
 
     theirs = [shown(sets[p.set], p.image_id_a) for p in pairs.itertuples()]
     return theirs, [shown(own, p.image_id_b) for p in pairs.itertuples()]
 
 
-def measure(sets: Mapping[str, datasets.Dataset], block: int = 256) -> pd.DataFrame:
-    """Measure every slice of some data sets: its size in the file, and the prepared picture's intensities.
-
-    Args:
-        sets: name to data set.
-        block: slices read at a time.
-
-    Returns:
-        set, label and the columns of `MEASURES`, a row a slice.
-    """
-    tables = []
+def measure(sets: Mapping[str, datasets.Dataset]) -> pd.DataFrame:
+    """Return set, label and the columns of `MEASURES` of every slice of some data sets."""
+    rows = []
     for name, data in sets.items():
-        values = np.zeros((len(data.images), 4))
-        for first in range(0, len(values), block):
-            pictures = np.asarray(data.images[first : first + block], np.float32)
-            flat = pictures.reshape(len(pictures), -1)
-            fine = np.stack([laplace(p) for p in pictures]).reshape(flat.shape)
-            of = flat.mean(1), flat.std(1), (flat < 16).mean(1), fine.std(1)
-            values[first : first + block] = np.stack(of, axis=1)
-        table = data.manifest[["label", "width", "height"]].assign(set=name).astype({"width": float, "height": float})
-        tables.append(table.assign(**dict(zip(list(MEASURES)[2:], values.T, strict=True))))
-    return pd.concat([t for t in tables if len(t)], ignore_index=True)[["set", "label", *MEASURES]]
+        for about, image in zip(data.manifest.itertuples(), data.images, strict=True):
+            picture = np.asarray(image, np.float32)
+            numbers = picture.mean(), picture.std(), (picture < 16).mean(), laplace(picture).std()
+            rows.append((name, about.label, float(about.width), float(about.height), *map(float, numbers)))
+    return pd.DataFrame(rows, columns=["set", "label", *MEASURES])
 
 
 def shift(measured: pd.DataFrame) -> pd.DataFrame:
     """Return domain_shift.csv: each measure's mean, spread and quantiles in each set, from what `measure` returns."""
     rows = []
     for name in MEASURES:
-        for of_set, values in measured.groupby("set", sort=False)[name]:
-            v = values.astype(float)
+        for of_set, v in measured.groupby("set", sort=False)[name]:
             rows.append((name, of_set, len(v), v.mean(), v.std(), *v.quantile([0.05, 0.5, 0.95])))
     return pd.DataFrame(rows, columns=["measure", "set", "n", "mean", "sd", "p5", "median", "p95"])
 
@@ -337,9 +293,8 @@ def in_words(study, cross, classes, calibrated, ood) -> str:
     if not study.external:
         lines.append("The parameter file names no external set (`external: null`), so nothing was scored.")
     for name, rows in cross[cross["augmentation"] == "none"].groupby("set", sort=False):
-        lines.append(
-            f"- **{tables.WORDS['words'].get(name, name)}**: {_set_in_words(rows.set_index('slices'), classes[classes['set'] == name])}"
-        )
+        said = _set_in_words(rows.set_index("slices"), classes[classes["set"] == name])
+        lines.append(f"- **{tables.part_name(name)}**: {said}")
     own = calibrated[calibrated["slices"] == "test"].set_index("scaling")
     if len(own):
         before, after, temperature = own.loc["before", "ece"], own.loc["after", "ece"], own.loc["after", "temperature"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from btlib import DataError, params
+from btlib import params
 from btlib.data import datasets
 from btlib.fitting import batches, runs
 from btlib.scores import calibration, classification
@@ -15,17 +15,11 @@ from btlib.study import results
 LABEL, SOURCE = "glioma", "MR"
 """Gliomas of the Figshare set come with two kinds of patient ids: MR040240 and others; no other class has one with MR."""
 
-THUMBNAIL = 16
-"""Side, in pixels, of what the classifier of the source sees."""
-
 
 def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
-    """Return sources.csv: how the network does on gliomas whose patient id begins with MR, and on the others.
+    """Return sources.csv: recall and mean probability of gliomas whose id begins with MR, of others, and the gap.
 
-    Returns:
-        protocol, seed, ids ("MR", "other" or "difference", the first minus the second), n, patients, recall, recall_low,
-        recall_high, confidence (mean probability of glioma), confidence_low, confidence_high; intervals resample patients.
-        No row for a protocol whose gliomas have ids of one kind.
+    Intervals resample patients. No row for a protocol whose gliomas have ids of one kind.
     """
     rows = []
     for (protocol, seed), table in results.pooled(plan).items():
@@ -48,14 +42,12 @@ def sources(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFrame:
-    """Return source_classifier.csv: can a logistic regression tell the source of a glioma from a thumbnail?
+    """Return source_classifier.csv: can a logistic regression tell the source of a glioma from 16 x 16 pixels of it?
 
     Slices of `LABEL` alone, patient groups apart, so that neither the class nor the patient can give the answer away.
-
-    Returns:
-        One row: n, n_mr, patients, auroc (0.5: the source cannot be told), low, high (patients resampled), balanced_accuracy.
-        No row where the gliomas have ids of one kind.
+    No row where the gliomas have ids of one kind.
     """
+    from PIL import Image
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -68,7 +60,10 @@ def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFra
     names = ["n", "n_mr", "patients", "auroc", "low", "high", "balanced_accuracy"]
     if not mr.any() or mr.all():
         return pd.DataFrame(columns=names)
-    features = np.stack([_thumbnail(data.images[int(row)]) for row in rows])
+    shrunk = (
+        Image.fromarray(data.images[int(row)]).convert("F").resize((16, 16), Image.Resampling.BOX) for row in rows
+    )
+    features = np.stack([np.ravel(image) for image in shrunk])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
     apart = StratifiedGroupKFold(5, shuffle=True, random_state=study.seed)
     groups = about["patient_group"]
@@ -82,52 +77,34 @@ def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFra
     return pd.DataFrame([row], columns=names)
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Means of a prepared slice over THUMBNAIL x THUMBNAIL parts."""
-    cuts = np.linspace(0, len(image), THUMBNAIL + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(image.astype(float), cuts, 0), cuts, 1)
-    return (sums / np.outer(*[np.diff([*cuts, len(image)])] * 2)).ravel()
-
-
-def robustness(
-    study: params.Study, fitted: Mapping[str, runs.Run], data: datasets.Dataset, most: int | None = None
-) -> pd.DataFrame:
+def robustness(study: params.Study, fitted: Mapping[str, runs.Run], data: datasets.Dataset, most: int) -> pd.DataFrame:
     """Return robustness.csv: accuracy of fitted networks on their test slices as these are spoiled, the same way for all.
 
     Args:
-        study: the parameters; its seed draws noise and the side that a bias field darkens.
-        fitted: name for people ("plain", "guided") -> run, all tested on the same slices.
+        study: its seed draws noise and the side that a bias field darkens.
+        fitted: name for people -> run, all of one split.
         data: the slices, prepared as these runs were.
-        most: how many test slices, taken evenly; None for all.
-
-    Returns:
-        network, change, strength (0: as they are), n, accuracy, low, high, loss (accuracy at strength 0 minus this one);
-        intervals resample patients.
-
-    Raises:
-        DataError: two runs were tested on different slices.
+        most: how many test slices, taken evenly.
     """
-    tested = {name: run.predictions("test").sort_values("image_id", ignore_index=True) for name, run in fitted.items()}
-    first = next(iter(tested.values()))
-    for name, table in tested.items():
-        if not table["image_id"].equals(first["image_id"]):
-            raise DataError(f"{name}: tested on other slices than {next(iter(tested))}; allowed: runs of one split")
-    shown = first.iloc[np.unique(np.linspace(0, len(first) - 1, min(most or len(first), len(first))).astype(int))]
+    tested = next(iter(fitted.values())).predictions("test").sort_values("image_id", ignore_index=True)
+    shown = tested.iloc[np.unique(np.linspace(0, len(tested) - 1, min(most, len(tested))).astype(int))]
     row_of = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
     images = np.stack([data.images[int(row)] for row in row_of.loc[shown["image_id"]]])
     models = {name: run.model() for name, run in fitted.items()}
-    resamples, rows, whole = results.resamples(study, shown["patient_id"].to_numpy()), [], {}
+    resamples = results.resamples(study, shown["patient_id"].to_numpy())
+
+    def accuracy(name, spoiled):
+        named = np.array(fitted[name].fit.classes)[batches.predict(models[name], spoiled).argmax(1)]
+        return resamples.mean(named == shown["label"].to_numpy())
+
+    whole, rows = {name: accuracy(name, images) for name in models}, []
     for change in changes.CHANGES:
-        for strength in (0, *changes.STRENGTHS):
+        rows += [(name, change, 0, len(shown), *whole[name], 0.0) for name in models]
+        for strength in changes.STRENGTHS:
             spoiled = changes.changed(images, change, strength, study.seed)
-            for name, model in models.items():
-                classes = np.array(fitted[name].fit.classes)
-                if strength or name not in whole:
-                    right = classes[batches.predict(model, spoiled).argmax(1)] == shown["label"].to_numpy()
-                    accuracy = resamples.mean(right.astype(float))
-                    whole.setdefault(name, accuracy)
-                accuracy = accuracy if strength else whole[name]
-                rows.append((name, change, strength, len(shown), *accuracy, whole[name][0] - accuracy[0]))
+            for name in models:
+                found = accuracy(name, spoiled)
+                rows.append((name, change, strength, len(shown), *found, whole[name].value - found.value))
     return pd.DataFrame(rows, columns=["network", "change", "strength", "n", "accuracy", "low", "high", "loss"])
 
 
@@ -140,9 +117,6 @@ def second_look(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         predictions: of slices that did not train the network that predicted them, all folds together (`results.pooled`).
-
-    Returns:
-        image_id, patient_id, label, suggested, p_label, p_suggested, margin (p_label minus the largest other), least first.
 
     Source: Northcutt, Jiang and Chuang 2021, J. Artif. Intell. Res. 70, eq. 1 and 2.
     """
