@@ -173,7 +173,7 @@ def test_second_sets_count_what_is_no_copy(tmp_path):
     names = ["slices", "augmentation", "n", "n_glioma", "accuracy", "accuracy_low", "accuracy_high"]
     rows = [("all", "none", 10, 10, 0.9, 0.8, 1), ("clean", "none", 4, 4, 0.5, 0.1, 0.9)]
     rows += [("all", "mirrored slices averaged", 10, 10, 0.1, 0, 1)]
-    kept = kept_of(tmp_path, cross_dataset=pd.DataFrame(rows, columns=names).assign(set="data/pmram"))
+    kept = kept_of(tmp_path, cross_dataset=pd.DataFrame(rows, columns=names).assign(set="pmram"))
     counts, scores = digest.copies(kept)
     assert counts.to_dict("records") == [{"set": "PMRAM", "label": "glioma", "n": 10, "copies": 6}]
     assert list(scores["value"]) == [0.9, 0.5]

@@ -85,7 +85,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
         "calibration": [] if kept["calibration"] is None else kept["calibration"].to_dict("records"),
         "foreign": [] if kept["foreign"] is None else kept["foreign"].to_dict("records"),
-        "set_name": digest.in_print,
+        "set_name": tables.part_name,
         "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
         "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
         "again": [] if not again.exists() else _of_kept_fits(kept, pd.read_csv(again, dtype={"id": str})),
