@@ -11,12 +11,11 @@ ROWS = 25
 COLUMNS = 7
 """Columns of a table that a page shows."""
 SPACE = "\N{NO-BREAK SPACE}"
-KINDS = ("share", "points", "count", "millions", "number", "p", "text", "name", "network")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for a page: headings, which of them are of numbers, a line on each, rows of text, rows of the CSV."""
+    """A table for a page: headings, which of them are of numbers, a line on each, rows of text, length of the CSV."""
 
     name: str
     title: str
@@ -29,26 +28,20 @@ class Table:
 
 
 def show(profile: str, name: str) -> pd.DataFrame:
-    """Return reports/<profile>/tables/<name>.csv as its page shows it, for a notebook to end a cell with.
-
-    Raises:
-        DataError: it has not been written yet.
-    """
+    """Return reports/<profile>/tables/<name>.csv as its page shows it, for a notebook to end a cell with."""
     table = read(profile, name)
     return pd.DataFrame(table.rows, columns=table.headings).set_index(table.headings[0])
 
 
 def read(profile: str, name: str) -> Table:
-    """Return reports/<profile>/tables/<name>.csv in words, as `readable` does. DataError where it has not been written."""
+    """Return reports/<profile>/tables/<name>.csv in words; DataError where it has not been written."""
     return readable(name, tables.read(profile, name, dtype=str, na_values=[]))
 
 
 def readable(name: str, raw: pd.DataFrame) -> Table:
-    """Return a table as a page shows it, by what btlib/study/captions.yaml says of it and its columns.
+    """Return a table as a page shows it, by what captions.yaml says of it and of its columns.
 
-    Args:
-        name: the table's name, such as "models"; without an entry it shows its first columns under their own names.
-        raw: the CSV, every cell as text and an empty cell as "".
+    `raw` is the CSV, every cell as text.
     """
     about = tables.WORDS["tables"].get(name, {})
     said = tables.WORDS["columns"] | about.get("own", {})

@@ -48,23 +48,25 @@ def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
     return text if np.isnan(low) else f"{text} ({100 * low:.2f} to {100 * high:.2f} %)"
 
 
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
 def data_in_words(table: pd.DataFrame, counts: pd.DataFrame) -> str:
     """Say what the data set holds: notebook 01, from dataset.csv and patient_groups.csv."""
     every = table.set_index("label").loc["all"]
     each = ", ".join(f"{row.slices} {row.label}" for row in table.itertuples() if row.label != "all")
     number = counts.set_index("what")["count"]
     lines = [
-        f"- {every['slices']} slices ({each}); {every['named']} of them are of {every['patients']} patients that are named.",
-        *(
-            [
-                f"- {every['named'] / every['patients']:.1f} slices a patient: slices of one patient are no independent cases."
-            ]
-            if every["patients"]
-            else []
-        ),
-        f"- The {number['patient ids']} ids fall into {number['groups of ids']} groups when a last letter is dropped; "
-        f"{number['groups of more than one id']} groups hold several ids.",
+        f"- {every['slices']} slices ({each}); {every['named']} of them are of {every['patients']} patients that are named."
     ]
+    if every["patients"]:
+        share = every["named"] / every["patients"]
+        lines.append(f"- {share:.1f} slices a patient: slices of one patient are no independent cases.")
+    lines.append(
+        f"- The {number['patient ids']} ids fall into {number['groups of ids']} groups when a last letter is dropped; "
+        f"{number['groups of more than one id']} groups hold several ids."
+    )
     divided = "groups in more than one of the author's folds"
     if divided in number:
         lines.append(f"- {number[divided]} of these groups lie in more than one of the author's folds.")
@@ -92,8 +94,7 @@ def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
         lines.append(
             f"- {tables.model_name(row.model)} ({row.weights} initialisation, {row.image_size} px) {percent(row.accuracy)} against "
             f"{tables.model_name(row.reference)} ({row.reference_weights} initialisation, {row.reference_image_size} px) "
-            f"{percent(row.reference_accuracy)}: difference "
-            f"{100 * row.difference:+.2f} points ({100 * row.low:+.2f} to {100 * row.high:+.2f}); McNemar "
+            f"{percent(row.reference_accuracy)}: difference {_points(row.difference, row.low, row.high)}; McNemar "
             f"p = {row.mcnemar_p_holm:.2g}, bootstrap p = {row.bootstrap_p_holm:.2g} (Holm)."
         )
     if table["weights"].ne(table["reference_weights"]).any():
@@ -117,11 +118,7 @@ def proposed_in_words(study: params.Study, table: pd.DataFrame) -> str:
 def maps_in_words(study: params.Study, table: pd.DataFrame, beaten: pd.DataFrame, erased: pd.DataFrame) -> str:
     """Say what maps show: notebook 05; the first method's numbers, its controls, and what erasing the tumour does.
 
-    Args:
-        study: the parameters.
-        table: what `map_tables.summary` returns.
-        beaten: what `map_tables.verdicts` returns; empty where no slice has a mask.
-        erased: what `reliance.summary` returns.
+    From `map_tables.summary`, `map_tables.verdicts` (empty without masks) and `reliance.summary`.
     """
     if not len(beaten):
         return NO_SCORES
@@ -148,17 +145,15 @@ def _mean(row: pd.Series) -> str:
 
 def _erased(table: pd.DataFrame) -> str:
     whole = table[table["by"] == "all"]
-
-    def spread(place):
-        rows = whole[whole["erased"] == place]
-        kinds = {"fills that its training used": True, "fills that it did not": False}
-        parts = {words: 100 * rows.loc[rows["trained"] == kind, "accuracy"] for words, kind in kinds.items()}
-        return ", ".join(f"{v.min():.1f} to {v.max():.1f} % by {words}" for words, v in parts.items() if len(v))
-
     right = 100 * whole.loc[whole["erased"] == "nothing", "accuracy"].iloc[0]
-    places = {"without the tumour": "tumour", "with as much of the head erased elsewhere": "elsewhere"}
-    parts = [f"; {words} {told}" for words, place in places.items() if (told := spread(place))]
-    return f"- **The same, tumour erased:** right in {right:.1f} % of whole slices{''.join(parts)}."
+    said = f"- **The same, tumour erased:** right in {right:.1f} % of whole slices"
+    for place, words in (("tumour", "without the tumour"), ("elsewhere", "with as much of the head erased elsewhere")):
+        rows, spreads = whole[whole["erased"] == place], []
+        for trained, fills in ((True, "fills that its training used"), (False, "fills that it did not")):
+            accuracy = 100 * rows.loc[rows["trained"] == trained, "accuracy"]
+            spreads += [f"{accuracy.min():.1f} to {accuracy.max():.1f} % by {fills}"] if len(accuracy) else []
+        said += f"; {words} {', '.join(spreads)}" if spreads else ""
+    return f"{said}."
 
 
 def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFrame) -> str:
@@ -169,8 +164,8 @@ def claims_in_words(study: params.Study, table: pd.DataFrame, split: pd.DataFram
         ours = "" if np.isnan(row.ours) else f" Here: {percent(row.ours, row.low, row.high)}."
         lines.append(f"- {row.claim}.{paper}{ours} **{row.verdict}**")
     for row in split.dropna(subset=["difference"]).itertuples():
+        gap = _points(row.difference, row.difference_low, row.difference_high)
         lines.append(
-            f"- {_split(row.protocol)} (seed {row.seed}) lies {100 * row.difference:+.2f} points "
-            f"({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f}) from the first split that keeps nothing together."
+            f"- {_split(row.protocol)} (seed {row.seed}) lies {gap} from the first split that keeps nothing together."
         )
     return "\n".join(lines)

@@ -32,15 +32,7 @@ def write(profile: str, name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read(profile: str, name: str, **how) -> pd.DataFrame:
-    """Read reports/<profile>/tables/<name>.csv.
-
-    Args:
-        profile, name: which.
-        how: further arguments of `pandas.read_csv`, in place of those that keep ids text and empty cells empty.
-
-    Raises:
-        DataError: it has not been written yet.
-    """
+    """Read a table, ids as text unless `how` tells pandas otherwise; DataError where it has not been written."""
     path = folder(profile) / "tables" / f"{name}.csv"
     if not path.exists():
         raise DataError(f"{path}: no such table yet; run the notebook that writes it, or `make report`")
@@ -53,12 +45,9 @@ def save(profile: str, name: str, figure: matplotlib.figure.Figure) -> matplotli
 
     The .json holds title, caption and alt text: the figure's own, where it has them (`theme.described`).
     """
-    for ending in ("svg", "png"):
-        path = folder(profile) / "figures" / f"{name}.{ending}"
-        with files.replacing(path) as temporary:
-            figure.savefig(
-                temporary, dpi=200, bbox_inches="tight", metadata={"Date": None} if ending == "svg" else None
-            )
+    for ending, metadata in (("svg", {"Date": None}), ("png", None)):
+        with files.replacing(folder(profile) / "figures" / f"{name}.{ending}") as temporary:
+            figure.savefig(temporary, dpi=200, bbox_inches="tight", metadata=metadata)
     said = said_of(name)
     said |= {key: getattr(figure, key, said[key]) for key in ("caption", "alt")}
     files.write_text(folder(profile) / "figures" / f"{name}.json", json.dumps(said, indent=2) + "\n")
@@ -76,11 +65,7 @@ def model_name(name: str) -> str:
 
 
 def change_name(factor: str, setting: str) -> str:
-    """Name a change of the ablation for people: "recipe.cam_loss, head.pooling" and "0, gmp" are "no guide, global max pooling".
-
-    Args:
-        factor, setting: of ablation.csv: keys of the parameter file, and what each was set to.
-    """
+    """Name a change of ablation.csv: "recipe.cam_loss, head.pooling", "0, gmp" is "no guide, global max pooling"."""
     words, keys, values = WORDS["words"], factor.split(", "), setting.split(", ")
     if len(keys) != len(values):  # a list, such as stages
         keys, values = [factor], [setting]
@@ -94,21 +79,16 @@ def part_name(name: str) -> str:
 
 
 def said_of(name: str) -> dict[str, str]:
-    """Return title, caption and alt of a figure that says nothing of itself, by its name alone."""
-    title = title_of(name)
+    """Return title, caption and alt of a figure by its name alone: by its entry in captions.yaml, or its name in words.
+
+    The entry `roc_*` serves `roc_vgg16`.
+    """
+    title = WORDS["figures"].get(name, name.replace("_", " ").capitalize())
+    for key, words in WORDS["figures"].items():
+        if key.endswith("*") and name.startswith(key[:-1]):
+            which = name.removeprefix(key[:-1])
+            title = words.replace("{which}", WORDS["words"].get(which, which))
     return {"title": title, "caption": f"{title}.", "alt": f"Figure: {title}."}
-
-
-def title_of(name: str) -> str:
-    """Return a figure's title of captions.yaml; the entry `roc_*` serves `roc_vgg16`, no entry: the name in words."""
-    entries = WORDS["figures"]
-    if name in entries:
-        return entries[name]
-    family = max((key for key in entries if key.endswith("*") and name.startswith(key[:-1])), key=len, default=None)
-    if family is None:
-        return name.replace("_", " ").capitalize()
-    which = name.removeprefix(family[:-1])
-    return entries[family].replace("{which}", WORDS["words"].get(which, which))
 
 
 def _note(kind: str, name: str) -> None:
