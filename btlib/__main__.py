@@ -177,9 +177,11 @@ def report(args) -> None:
 
 def serve(args) -> None:
     """Show a report in a browser, at http://localhost:PORT."""
-    from btlib.site import build as site
-
-    site.serve(args.profile, args.port)
+    site = home() / "reports" / args.profile / "html"
+    if not (site / "index.html").is_file():
+        raise DataError(f"{site}: no report yet; `make report PROFILE={args.profile}` makes it")
+    server = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(site)]
+    sys.exit(subprocess.call([*server, str(args.port)]))
 
 
 def results(args) -> None:

@@ -231,6 +231,11 @@ def test_trials_before_any_fit_say_what_makes_them(monkeypatch, tmp_path, capsys
     assert "no configuration has all its folds fitted; `python -m btlib fit` makes them" in capsys.readouterr().out
 
 
+def test_a_report_that_is_not_there_is_not_served(monkeypatch, tmp_path):
+    monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
+    assert "html: no report yet; `make report PROFILE=none` makes it" in call(monkeypatch, "serve", "none")
+
+
 # ---- notebooks on screen ----------------------------------------------------------------------------------------------
 
 

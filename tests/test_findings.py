@@ -194,15 +194,6 @@ def test_a_page_without_a_table_leaves_its_section_out(tmp_path):
     assert set(findings.drawn(kept)) == {"ladder"}
 
 
-def test_a_checklist_that_asks_for_an_unknown_value_names_it(tmp_path, monkeypatch):
-    items = tmp_path / "items.yaml"
-    items.write_text('L:\n  - [1, asked, where, "{nonsense}"]\n')
-    monkeypatch.setattr(checklist, "ITEMS", items)
-    monkeypatch.setattr(checklist, "values", lambda kept: {"slices": "3"})
-    with pytest.raises(DataError, match=r"items.yaml: no value 'nonsense'; allowed: slices"):
-        checklist.write(kept_of(tmp_path, leakage=LEAKAGE))
-
-
 def test_an_item_that_no_table_answers_says_so_instead_of_half_a_sentence(tmp_path, monkeypatch):
     items = tmp_path / "items.yaml"
     items.write_text('L:\n  - [1, asked, where, "{crossing} % cross"]\n  - [2, asked, where, "{slices} slices"]\n')

@@ -77,6 +77,7 @@ def test_every_item_of_the_checklists_has_an_answer_or_says_why_not():
     assert len(rows) == 71 and all(len(row) == 4 and len(row[3].strip(" |")) > 3 for row in rows)
     unanswered = sum(isinstance(item[3], dict) for items in lists.values() for item in items)
     assert page.count("**Cannot be answered:**") == unanswered > 0
+    assert "**Not told**" not in page, "an item asks for a value that no table has"
 
 
 def test_workflows_name_targets_that_make_has():

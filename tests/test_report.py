@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import socket
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -571,17 +570,6 @@ def test_the_site_is_light(site):
     files_ = [path for path in site.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files_) < 2_500_000 and len(files_) < 60
     assert not [path for path in files_ if path.suffix == ".map" or "locales" in path.parts]
-
-
-def test_a_taken_port_is_named(own):
-    with pytest.raises(DataError, match=r"no report yet; `make report PROFILE=none` makes it"):
-        report.serve("none")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(DataError, match=rf"port {port}: Address already in use; .*PORT={port + 1}"):
-            report.serve("fake", port)
 
 
 def test_swap_keeps_the_old_site_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import importlib.metadata
 import itertools
 import json
@@ -29,6 +27,8 @@ from btlib.site import TEMPLATES, pages
 from btlib.study import tables
 
 SITE = Path(__file__).resolve().parent
+KINDS = {"tables": ("csv",), "figures": ("svg", "png", "json")}
+"""What notebooks write, and the endings of its files."""
 PACKAGES = ("keras", "tensorflow", "keras-cv", "keras-hub", "numpy", "scikit-learn", "h5py", "pandas", "papermill")
 UNREAD = (
     ".doctrees",
@@ -49,8 +49,7 @@ UNREAD = (
 def build(profile: str, study: Study) -> Path:
     """Make reports/<profile>/html from the profile's executed notebooks, tables and figures; return its front page.
 
-    The site is made beside the old one and takes its place when it is complete; where it fails, the old one stays.
-    Tables and figures that the last report held and this one does not, leftovers of other parameters, are removed.
+    Where it fails, the old site stays. Tables and figures that the last report held and this one does not are removed.
 
     Raises:
         DataError: a notebook, table or figure that the report needs is missing, unfinished or failed, or
@@ -74,12 +73,9 @@ def build(profile: str, study: Study) -> Path:
 
 
 def provenance(study: Study) -> dict:
-    """Say what made the profile's results, and write it to reports/<profile>/provenance.json.
+    """Say what made the profile's results: parameters, versions, machine, times, data, fits, and which notebook wrote what.
 
-    Returns:
-        Mapping with profile, parameters, seed, versions, hardware, wall_seconds (seconds by notebook), started,
-        finished, data (a list of name, source, fingerprint, n_slices, n_patients), fits (what for, where,
-        when and at which commit each was fitted), commit, and tables and figures (each name with the notebook that wrote it).
+    It is written to reports/<profile>/provenance.json, and returned.
 
     Raises:
         DataError: there is no executed notebook, or one is unfinished; or a table or figure that one wrote is gone.
@@ -110,27 +106,6 @@ def provenance(study: Study) -> dict:
     return facts
 
 
-def serve(profile: str, port: int = 8000) -> None:
-    """Serve a report on this machine, at http://localhost:PORT, until it is stopped.
-
-    Raises:
-        DataError: there is no report yet, or the port is taken.
-    """
-    site = tables.folder(profile) / "html"
-    if not (site / "index.html").is_file():
-        raise DataError(f"{site}: no report yet; `make report PROFILE={profile}` makes it")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError as error:
-        raise DataError(
-            f"port {port}: {error.strerror}; stop what uses it, or take another: make serve PORT={port + 1}"
-        ) from error
-    print(f"http://localhost:{port} (stop with Control-C)", flush=True)
-    with server:
-        server.serve_forever()
-
-
 def _notebooks(profile: str) -> dict[str, nbformat.NotebookNode]:
     folder = tables.folder(profile) / "notebooks"
     books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(folder.glob("[!.]*.ipynb"))}
@@ -147,33 +122,33 @@ def _notebooks(profile: str) -> dict[str, nbformat.NotebookNode]:
 
 def _contents(root: Path, notebooks: dict) -> dict[str, dict[str, str]]:
     """Collect what the executed notebooks say they wrote: {"tables": {name: notebook}, "figures": {...}}."""
-    contents = {kind: {} for kind in pages.KINDS}
+    contents = {kind: {} for kind in KINDS}
     for notebook, book in notebooks.items():
         for output in (out for cell in book.cells for out in cell.get("outputs", [])):
             for kind, name in _noted(output).items():
                 contents[f"{kind}s"].setdefault(name, notebook)
-    endings = {"tables": ("csv",), "figures": ("svg", "png", "json")}
     for kind, names in contents.items():
-        for name, ending in itertools.product(names, endings[kind]):
+        for name, ending in itertools.product(names, KINDS[kind]):
             if not (root / kind / f"{name}.{ending}").is_file():
                 raise DataError(f"{root / kind / name}.{ending}: gone, though {names[name]} wrote it; run it again")
     return contents
 
 
 def _noted(output: nbformat.NotebookNode) -> dict[str, str]:
-    """Return what `tables` noted in an output: {"table": name} or {"figure": name}, or nothing."""
+    """What `tables` noted in an output: {"table": name} or {"figure": name}, or nothing."""
     return output.get("metadata", {}).get("btlib", {})
 
 
 def _listed(about: dict) -> set[tuple[str, str]]:
-    """List the tables and figures of a provenance.json, as (kind, name)."""
-    return {(kind, name) for kind in pages.KINDS for name in about.get(kind, {})}
+    return {(kind, name) for kind in KINDS for name in about.get(kind, {})}
 
 
 def _data(study: Study) -> list[dict]:
     sets = [("data", study.data, None), *((name, data, study.data) for name, data in study.external.items())]
     rows = []
-    for name, data, copies_from in (s for s in sets if not datasets.absent(s[1])):
+    for name, data, copies_from in sets:
+        if datasets.absent(data):
+            continue
         manifest = datasets.manifest(data, copies_from)
         unnamed = manifests.unnamed(manifest)
         row = {"name": name, "source": data.source, "path": data.path}
@@ -274,7 +249,7 @@ def _sphinx(source: Path, site: Path, profile: str, study: Study) -> None:
         "html_theme_options.announcement": pages.banner(study),
         "html_theme_options.extra_footer": pages.footer(study),
     }
-    options = [word for key, value in settings.items() for word in ("-D", f"{key}={value}")]
+    options = [f"-D{key}={value}" for key, value in settings.items()]
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", *options]
     done = subprocess.run([*command, source, site], check=False, capture_output=True, text=True)
     if done.returncode != 0:
@@ -285,15 +260,12 @@ def _sphinx(source: Path, site: Path, profile: str, study: Study) -> None:
 
 
 def _swap(new: Path, site: Path, old: Path) -> None:
-    """Put a complete site in the place of the old one; of two reports made at once, the later stays."""
-    while new.exists():
-        if site.exists():
-            os.rename(site, old)
-        try:
-            os.rename(new, site)
-        except OSError:
-            # Another report took the place in between: it is older than this one. Anything else is a fault.
-            if not site.exists():
-                os.rename(old, site)
-                raise
-        shutil.rmtree(old, ignore_errors=True)
+    """Put a complete site in the place of the old one, which comes back where that fails."""
+    if site.exists():
+        os.rename(site, old)
+    try:
+        os.rename(new, site)
+    except OSError:
+        if old.exists():
+            os.rename(old, site)
+        raise

@@ -1,12 +1,11 @@
 """The checklists that journals ask for, each item with where it is answered and the answer printed from the kept tables."""
 
 from pathlib import Path
-from string import Formatter
 
 import pandas as pd
 import yaml
 
-from btlib import DataError, files
+from btlib import files
 from btlib.figures import theme
 from btlib.study import digest
 
@@ -14,11 +13,7 @@ ITEMS = Path(__file__).resolve().parent / "checklist.yaml"
 
 
 def write(kept: digest.Kept) -> Path:
-    """Write checklist.md beside the results page, from the profile's tables, and return its path.
-
-    Raises:
-        DataError: an item of checklist.yaml asks for a value that does not exist.
-    """
+    """Write checklist.md beside the results page, from the profile's tables, and return its path."""
     lines = [
         "# Checklists",
         "",
@@ -36,14 +31,14 @@ def write(kept: digest.Kept) -> Path:
 def _answer(answer: str | dict, known: dict[str, str]) -> str:
     if isinstance(answer, dict):
         return f"**Cannot be answered:** {answer['cannot']}"
-    asked = {name for _, name, _, _ in Formatter().parse(answer) if name}
-    if strange := asked - {*known, *COUNTED}:
-        raise DataError(f"{ITEMS}: no value {strange.pop()!r}; allowed: {', '.join([*known, *COUNTED])}")
-    return answer.format(**known) if asked <= {*known} else "**Not told** by this profile's tables"
+    try:
+        return answer.format_map(known)
+    except KeyError:
+        return "**Not told** by this profile's tables"
 
 
 def values(kept: digest.Kept) -> dict[str, str]:
-    """Return what checklist.yaml may print, in words; `COUNTED` are left out where no table tells them."""
+    """Return what checklist.yaml may print, in words; what no table tells is left out."""
     about, versions = kept.about["parameters"], kept.about["versions"]
     proposed, statistics = about["proposed"], about["statistics"]
     known = {
@@ -60,10 +55,6 @@ def values(kept: digest.Kept) -> dict[str, str]:
         "fits": str(len(kept.about["fits"])),
     }
     return known | _of_data(kept) | _of_scores(kept)
-
-
-COUNTED = ("slices", "patients", "unmasked", "classes", "imbalance", "crossing", "apart")
-COUNTED += ("ladder", "external", "worst", "pointing", "ablations")
 
 
 def _of_data(kept: digest.Kept) -> dict[str, str]:

@@ -43,15 +43,6 @@ html_domain_indices = False
 html_copy_source = False
 # A search result's excerpt is fetched, and a page opened from the file system may not fetch.
 html_show_search_summary = False
-html_math_renderer = "source"
-
-
-def show_source(translator, node):
-    """Show TeX as typed: MathJax would come from a content network, and the study needs no formula."""
-    block = isinstance(node, nodes.math_block)
-    translator.body.append(translator.starttag(node, "div" if block else "span", CLASS="math"))
-    translator.body.append(f"<code>{translator.encode(node.astext())}</code></{'div' if block else 'span'}>")
-    raise nodes.SkipNode
 
 
 class SearchNumbers(SearchEnglish):
@@ -83,7 +74,6 @@ def kept_page_banner(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.add_html_math_renderer("source", (show_source, None), (show_source, None))
     app.add_search_language(SearchNumbers)
     app.connect("doctree-read", kept_page_links)
     app.connect("doctree-resolved", lazily)

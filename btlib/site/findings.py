@@ -17,9 +17,7 @@ SITE = Path(__file__).resolve().parent
 
 
 def write(profile: str) -> Path:
-    """Write reports/<profile>/README.md, checklist.md and figures/*.svg; return the first.
-
-    It is made from provenance.json, tables/*.csv and, where they are kept, predictions/*.csv there: no data, no fit.
+    """Write reports/<profile>/README.md, checklist.md and figures/*.svg from what is kept there; return the first.
 
     Raises:
         DataError: nothing is kept of the profile.
@@ -69,8 +67,8 @@ def drawn(kept: digest.Kept) -> dict:
 def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     """Return all that templates/findings.md reads."""
     confusion, protocol = digest.own(kept, "confusion")
-    again, claimed = kept.folder / "reproduced.csv", kept["claims"]
-    literature = home() / "reports" / "literature.csv"
+    claimed = kept["claims"] if kept.of_the_paper else None
+    fits = {fit["id"] for fit in kept.about["fits"]}
     limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     if not kept.of_the_paper:  # what is said of the paper and of Figshare's slices is not of this data set
         limitations = limitations[limitations.index("\n## The task") :]
@@ -78,17 +76,16 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "figures": figures,
         "measured": measured(kept),
         "findings": findings(kept),
-        "claims": [_claim(row) for row in claimed.to_dict("records")]
-        if kept.of_the_paper and claimed is not None
-        else [],
-        "classes": [] if confusion is None else digest.per_class(confusion).to_dict("records"),
+        "claims": [_claim(row) for row in _rows(claimed)],
+        "classes": [] if confusion is None else _rows(digest.per_class(confusion)),
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
-        "calibration": [] if kept["calibration"] is None else kept["calibration"].to_dict("records"),
-        "foreign": [] if kept["foreign"] is None else kept["foreign"].to_dict("records"),
+        "calibration": _rows(kept["calibration"]),
+        "foreign": _rows(kept["foreign"]),
         "set_name": tables.part_name,
-        "costs": [] if (costs := digest.costs(kept)) is None else costs.to_dict("records"),
-        "literature": pd.read_csv(literature).to_dict("records") if kept.of_the_paper and literature.exists() else [],
-        "again": [] if not again.exists() else _of_kept_fits(kept, pd.read_csv(again, dtype={"id": str})),
+        "costs": _rows(digest.costs(kept)),
+        "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.of_the_paper else [],
+        # Fits of an earlier network are of no row here.
+        "again": [row for row in _rows(_csv(kept.folder / "reproduced.csv")) if row["id"] in fits],
         "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
         "cost_split": theme.in_print(kept.about["parameters"]["comparison"]["protocol"]).replace("\n", " "),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
@@ -100,6 +97,14 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "words": tables.WORDS["words"],
         "sets": profile != "nickparvar" and (home() / "reports" / "nickparvar" / "README.md").exists(),
     }
+
+
+def _csv(path: Path) -> pd.DataFrame | None:
+    return pd.read_csv(path, dtype={"id": str}) if path.exists() else None
+
+
+def _rows(table: pd.DataFrame | None) -> list[dict]:
+    return [] if table is None else table.to_dict("records")
 
 
 def measured(kept: digest.Kept) -> dict[str, str]:
@@ -133,11 +138,6 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         "Cost": "; ".join(_hours(of_all, name) for name in dict.fromkeys(f["hardware"] for f in of_all))
         + f"; tables made on {hardware['processor']}, {hardware['cores']} cores",
     } | _earlier(kept)
-
-
-def _of_kept_fits(kept: digest.Kept, again: pd.DataFrame) -> list[dict]:
-    """Rows of fits that the kept tables are of; those of an earlier network are of no row here."""
-    return again[again["id"].isin([f["id"] for f in kept.about["fits"]])].to_dict("records")
 
 
 def _hours(fits: list[dict], hardware: str) -> str:
@@ -232,10 +232,9 @@ def _rests(kept: digest.Kept) -> list[str]:
     def whole(rows):
         return f"{100 * rows.loc[rows['erased'] == 'nothing', 'accuracy'].iloc[0]:.1f} %"
 
-    erased = intact = ""
-    for name, plain in networks.items():
-        if "/plain" in name:
-            erased, intact = (f" (a plain network's: {share})" for share in (said(plain, "tumour"), whole(plain)))
+    plain = next((rows for name, rows in networks.items() if "/plain" in name), None)
+    told = ("", "") if plain is None else (said(plain, "tumour"), whole(plain))
+    erased, intact = (f" (a plain network's: {share})" if share else "" for share in told)
     return [
         f"**What the answer rests on.** With the tumour erased, by fills that the network never trained on, {said(own, 'tumour')} "
         f"of slices are right{erased}; with as much erased elsewhere {said(own, 'elsewhere')}, whole {whole(own)}{intact}."

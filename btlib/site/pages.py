@@ -16,7 +16,6 @@ from btlib.data import splits
 from btlib.params import Study
 from btlib.study import readable, tables, verdicts
 
-KINDS = ("tables", "figures")
 KEPT = "figshare"
 """The profile whose results are kept in the repository."""
 MADE_UP = "Made-up slices (phantoms): says nothing about patients."
@@ -51,18 +50,19 @@ def context(study: Study, notebooks: dict, about: dict, figures: dict[str, dict]
             figure["caption"] += f" {MADE_UP}"
         elif figure["pictures"] and study.data.source == "figshare":
             figure["caption"] += f" {ATTRIBUTION}"
+    rows = claims(study)
     return {
         "study": study,
         "made_up": made_up(study),
         "banner": banner(study),
         "front": front,
         "decisive": decisive(study),
-        "claims": claims(study),
+        "claims": rows,
         "level": f"{100 * study.statistics.level:g}{readable.SPACE}%",
         "real": real,
         "questions": [question(name, book) for name, book in notebooks.items()],
         "tables": {name: readable.read(study.profile, name) for name in about["tables"]}
-        | {"claims": _claims_table(study)},
+        | {"claims": _claims_table(rows)},
         "figures": figures,
         "about": about,
         "records": _records(about),
@@ -77,7 +77,7 @@ def made_up(study: Study) -> bool:
 
 
 def banner(study: Study) -> str:
-    """Return what stands above every page: that slices are made up, where they are."""
+    """Return what stands above every page: whether slices are made up."""
     if made_up(study):
         return MADE_UP
     if phantoms := [name for name, data in study.external.items() if data.source == "phantom"]:
@@ -108,22 +108,14 @@ def decisive(study: Study) -> str:
     return f"The proposed network, {name}, is right on these shares of test slices: {', '.join(words)}."
 
 
-CLAIMS = ("claim", "paper", "ours", "low", "high", "verdict", "data")
-
-
 def claims(study: Study) -> list[dict[str, str]]:
     """Put every claim of claims.csv into words.
 
     Returns:
         Rows of claim, notebook (that answers it), paper, ours (with its interval; a difference in points), verdict, data, and
         for made-up slices real and real_verdict, what the kept results on real slices say of it ("" where there are none).
-
-    Raises:
-        DataError: claims.csv is missing, or lacks a column.
     """
     table = tables.read(study.profile, "claims").astype(object)
-    if missing := [column for column in CLAIMS if column not in table]:
-        raise DataError(f"tables/claims.csv: no column {', '.join(missing)}; run notebook 07 again")
     keys = {claim["text"]: key for key, claim in verdicts.listed_claims().items()}
     other = {"notebook": "07_paper_vs_reproduction", "unit": "share"}
     kept = {}
@@ -149,14 +141,8 @@ def claims(study: Study) -> list[dict[str, str]]:
 
 
 def question(name: str, book) -> dict[str, str]:
-    """Return a notebook's name, number, term, title (a question) and the sentence under it, without Markdown's marks.
-
-    Raises:
-        DataError: the first cell does not begin with a title.
-    """
+    """Return a notebook's name, number, term, title (a question) and the sentence under it, without Markdown's marks."""
     lines = [line.strip() for line in book.cells[0].source.splitlines() if line.strip()]
-    if not lines or not lines[0].startswith("# "):
-        raise DataError(f"{name}.ipynb: the first cell starts with {lines[:1]}; allowed: a title, '# ...'")
     plain = [re.sub(r"\[([^\]]+)\]\([^)]*\)|[*`_]{1,2}(?=\S)|(?<=\S)[*`]{1,2}", r"\1", line) for line in lines]
     number = int(re.match(r"\d*", name)[0] or 0)
     term = tables.WORDS["notebooks"].get(name, re.sub(r"^\d+_", "", name).replace("_", " ").capitalize())
@@ -165,43 +151,34 @@ def question(name: str, book) -> dict[str, str]:
 
 
 def copy_kept(source: Path, profile: str) -> dict:
-    """Copy the kept results on real slices, where the repository has them, as the pages real/index and real/checklist.
-
-    Args:
-        source: the folder that Sphinx reads.
-        profile: of the report; that of `KEPT` itself shows its own results, and not those kept of an earlier run.
+    """Copy the kept results on real slices to where Sphinx reads, as the pages real/index and real/checklist.
 
     Returns:
-        page, checklist: whether there are such; says: the sentence that decides, on real slices, or ""; figure: the front page's figure,
-        as `context` takes figures, or None.
+        page: whether there are such, as there are none for the profile `KEPT` itself; says: the sentence that decides, on real
+        slices, or ""; figure: the front page's, as `context` takes figures, or None.
     """
     kept = tables.folder(KEPT)
     says, figure = "", None
-    if profile != KEPT and (kept / "tables" / "models.csv").exists():
-        with contextlib.suppress(DataError):  # the kept tables may be of another model, or of an earlier recipe
-            says = decisive(params.load(KEPT)).replace("The proposed network", "The network of the kept tables", 1)
     if profile == KEPT or not (kept / "README.md").exists():
-        return {"page": False, "checklist": False, "says": says, "figure": None}
+        return {"page": False, "says": says, "figure": figure}
+    with contextlib.suppress(DataError):  # the kept tables may be of another model, or of an earlier recipe
+        says = decisive(params.load(KEPT)).replace("The proposed network", "The network of the kept tables", 1)
     (source / "real").mkdir()
     shutil.copy(kept / "README.md", source / "real" / "index.md")
-    if checklist := (kept / "checklist.md").exists():
-        shutil.copy(kept / "checklist.md", source / "real")
+    shutil.copy(kept / "checklist.md", source / "real")
     for path in [*kept.glob("figures/*.svg"), *kept.glob("tables/*.csv"), *kept.glob("*.csv"), *kept.glob("*.json")]:
         target = source / "real" / path.relative_to(kept)
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
-    for name in tables.WORDS["front"]["main"]:
-        if (kept / "figures" / f"{name}.svg").exists():
-            beside = kept / "figures" / f"{name}.json"
-            said = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else tables.said_of(name)
-            said["caption"] = f"Real slices: {said['caption']}"
-            figure = {"name": name, "file": f"real/figures/{name}.svg", **said}
-            break
-    return {"page": True, "checklist": checklist, "says": says, "figure": figure}
+    name = next((n for n in tables.WORDS["front"]["main"] if (kept / "figures" / f"{n}.svg").exists()), None)
+    if name:
+        said = json.loads((kept / "figures" / f"{name}.json").read_text(encoding="utf-8"))
+        said["caption"] = f"Real slices: {said['caption']}"
+        figure = {"name": name, "file": f"real/figures/{name}.svg", **said}
+    return {"page": True, "says": says, "figure": figure}
 
 
 def _records(about: dict) -> dict[str, list]:
-    """Return the rows of the page Provenance: of data, fits and times."""
     of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
     of_fits = ("id", "title", "what_for", "hardware", "fit_seconds")
     times = about["wall_seconds"] | {"all notebooks": sum(about["wall_seconds"].values())}
@@ -215,10 +192,9 @@ def _records(about: dict) -> dict[str, list]:
     }
 
 
-def _claims_table(study: Study) -> readable.Table:
-    """Return claims.csv as the front page puts it: a claim's row has a unit of its own."""
+def _claims_table(claims: list[dict[str, str]]) -> readable.Table:
     columns = {"claim": "Claim", "paper": "Paper", "ours": "This study", "verdict": "Verdict", "data": "On which data"}
-    rows = [[row[key] for key in columns] for row in claims(study)]
+    rows = [[row[key] for key in columns] for row in claims]
     about = tables.WORDS["tables"]["claims"]
     says = {"This study": "A difference is in percentage points; an interval stands beside its value."}
     return readable.Table(
