@@ -33,23 +33,19 @@ def watched() -> bool:
 
 
 def repository() -> Path | None:
-    """Return the repository that this code lies in; None where it was installed without one. Used by `home`, `shipped`."""
+    """Return the repository that this code lies in; None where it was installed without one."""
     folder = Path(__file__).resolve().parent.parent
     return folder if _is_project(folder) else None
 
 
 def shipped() -> Path:
-    """Return the folder that holds params/ and published/ as this code came with them: the repository's, or pip's copy.
+    """Return the folder that holds params/ and published/ as this code came with them: the repository's, or pip's copy."""
+    if folder := repository():
+        return folder
+    from importlib import metadata
 
-    Used by `params` and `publish`.
-    """
-    folder = repository()
-    if folder is None:
-        from importlib import metadata
-
-        places = [f.locate() for f in metadata.files("btlib") or [] if f.match("share/btlib/params/base.yaml")]
-        folder = Path(places[0]).resolve().parents[1] if places else Path(__file__).resolve().parent
-    return folder
+    base = next(file for file in metadata.files("btlib") if file.match("share/btlib/params/base.yaml"))
+    return Path(base.locate()).resolve().parents[1]
 
 
 def home() -> Path:
@@ -58,8 +54,6 @@ def home() -> Path:
     Raises:
         PlaceError: the current folder lies in another project with code of its own (a copy whose environment still runs the
             original): results would go from the one into the other.
-
-    Used by every command and notebook.
     """
     current = Path.cwd()
     project = next((folder for folder in (current, *current.parents) if _is_project(folder)), None)

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from btlib import DataError, ParamsError, PlaceError, WeightsError, __version__, files, home, params, repository
@@ -93,19 +94,17 @@ def fit_plan(args) -> None:
         return
     costs = home() / "reports" / "cost.csv"
     costs = pd.read_csv(costs) if costs.exists() else None
-    if datasets.absent(chosen.data):
-        number = 3064 if chosen.data.source == "figshare" else float("nan")
-        table = runs.outlook(runs.plan(chosen, "unknown").drop_duplicates("id"), number, costs)
-        print(table.drop(columns=["id", "state"]).to_string(index=False))
-        print(runs.outlook_in_words(table))
-        print(f"{datasets.folder(chosen.data)}: no data yet, so which of these are done is not known")
-        return
-    slices = datasets.manifest(chosen.data)
-    runs.check(chosen, slices)
-    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
-    table = runs.outlook(plan, len(slices), costs)
-    print(table.to_string(index=False))
+    if absent := datasets.absent(chosen.data):
+        plan, number = runs.plan(chosen, "unknown"), 3064 if chosen.data.source == "figshare" else float("nan")
+    else:
+        slices = datasets.manifest(chosen.data)
+        runs.check(chosen, slices)
+        plan, number = _plan(chosen), len(slices)
+    table = runs.outlook(plan.drop_duplicates("id"), number, costs)
+    print(table.drop(columns=["id", "state"] if absent else []).to_string(index=False))
     print(runs.outlook_in_words(table))
+    if absent:
+        print(f"{datasets.folder(chosen.data)}: no data yet, so which of these are done is not known")
 
 
 def fit(args) -> None:
@@ -115,7 +114,7 @@ def fit(args) -> None:
 
     chosen = params.load(args.params)
     runs.check(chosen, datasets.manifest(chosen.data))
-    plan = runs.plan(chosen, datasets.fingerprint(chosen.data)).drop_duplicates("id")
+    plan = _plan(chosen).drop_duplicates("id")
     if args.id:
         plan = plan[plan["id"] == args.id]
         if plan.empty:
@@ -128,6 +127,13 @@ def fit(args) -> None:
         print(f"{run.folder}: {wanted.title}")
 
 
+def _plan(study: params.Study):
+    from btlib.data import datasets
+    from btlib.fitting import runs
+
+    return runs.plan(study, datasets.fingerprint(study.data))
+
+
 def keep(args) -> None:
     """Keep what finished fits predicted, and where they were made, in reports/<profile>/predictions: a megabyte, no pixels."""
     from btlib.study import kept, tables
@@ -138,12 +144,10 @@ def keep(args) -> None:
 
 def trials(args) -> None:
     """Judge every configuration fitted so far on its validation slices, in reports/<profile>/trials.csv."""
-    from btlib.data import datasets
-    from btlib.fitting import runs
     from btlib.study import search, tables
 
     chosen = params.load(args.params)
-    log = search.trials(chosen, runs.plan(chosen, datasets.fingerprint(chosen.data)))
+    log = search.trials(chosen, _plan(chosen))
     with files.replacing(tables.folder(chosen.profile) / "trials.csv") as path:
         log.to_csv(path, index=False, float_format="%.4f", lineterminator="\n")
     shown = log.drop(columns=["fits", "commit"])
@@ -205,8 +209,6 @@ def share(args) -> None:
 
 def predict(args) -> int:
     """Classify slices in picture, DICOM, NIfTI or Figshare files; exit code 1 if a file could not be read."""
-    import os
-
     import pandas as pd
 
     for path in (args.csv, args.gradcam and args.gradcam / "0001.png"):
@@ -264,7 +266,6 @@ def export(args) -> None:
         raise ParamsError("--temperature: goes into a published model; give --publish NAME too")
     from btlib.deploy import onnx_file, publish
     from btlib.fitting import runs
-
     if args.onnx is not None:
         onnx_file.check(args.onnx)
 
@@ -277,7 +278,6 @@ def export(args) -> None:
 
 def notebooks(args) -> None:
     """Open copies of the notebooks in JupyterLab, so that what is tried there never touches the sources."""
-    import os
     import shutil
 
     root = _repository("notebooks")
@@ -290,24 +290,12 @@ def notebooks(args) -> None:
         elif copy.stat().st_mtime < source.stat().st_mtime:
             print(f"{copy}: older than its source; remove it to get it anew", file=sys.stderr)
     command = [sys.executable, "-m", "jupyter", "lab", str(folder), *args.options]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # Jupyter refuses root, who in a container is the only user
+    if os.geteuid() == 0:  # Jupyter refuses root, who in a container is the only user
         command.append("--allow-root")
     sys.exit(subprocess.call(command))
 
 
-class Version(argparse.Action):
-    """Print the version, and where code, data and reports are."""
-
-    def __call__(self, parser, *_):
-        """Print and leave."""
-        from importlib import metadata
-
-        print(f"btlib {__version__}, Keras {metadata.version('keras')}\n{_places()}")
-        parser.exit()
-
-
 def from_0_to_1(text: str) -> float:
-    """Read a number from 0 to 1."""
     number = float(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"got {text}; allowed: 0 to 1")
@@ -332,7 +320,10 @@ REPORTS = {
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each comes with an example, which its own help and the common one show."""
     top = argparse.ArgumentParser("btlib", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--version", action=Version, nargs=0, help="print the version, and where code and data are")
+    version = f"btlib {__version__}, Keras {metadata.version('keras')}\n{_places()}"
+    top.add_argument(
+        "--version", action="version", version=version, help="print the version, and where code and data are"
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     examples = ["examples:"]
 

@@ -10,7 +10,6 @@ import platform
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,10 +29,7 @@ STRAY = ("$recycle.bin", "@eadir", "__macosx", "desktop.ini", "ehthumbs.db", "lo
 
 @contextmanager
 def replacing(path: Path):
-    """Give a temporary path beside `path` to write to; on success it takes the place of `path`, else it is gone.
-
-    Args:
-        path: the file to write. Its folder is made. What was there stays until the new file is complete and synced.
+    """Give a temporary path beside `path`, whose folder is made; once complete and synced it takes the place of `path`, else it is gone.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; the message names `path`.
@@ -64,23 +60,16 @@ def naming(path: Path, instead_of: str | None = None):
 
 
 def check_writable(path: Path) -> None:
-    """Stop before long work whose result could not be written.
-
-    Args:
-        path: the file that `replacing` will write.
+    """Stop before long work whose result `replacing` could not write to this file.
 
     Raises:
         OSError: it is a folder, or its folder cannot be made or written; the message names it.
     """
-    path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; allowed: a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "its folder cannot be written", str(path))
 
 
 def prefix(stem: str) -> str:
@@ -104,11 +93,9 @@ def is_stray(name: str) -> bool:
 
 
 def listing(root: Path) -> tuple[list[str], list[str]]:
-    """List the files under a folder, at any depth.
+    """List the files under a folder, at any depth: sorted POSIX paths relative to it, and the stray ones (`is_stray`) apart.
 
-    Returns:
-        Files as sorted POSIX paths relative to `root`, without stray ones (`is_stray`); and the stray ones, where a folder,
-        ending in "/", stands for all that it holds.
+    A stray folder, ending in "/", stands for all that it holds.
 
     Raises:
         DataError: a folder is a symbolic link or cannot be listed.
@@ -136,30 +123,23 @@ def leaf(name: str) -> str:
 
 
 def content(root: Path, path: str) -> bytes:
-    """Return the bytes of a file in a data folder.
-
-    Args:
-        root: the folder.
-        path: relative to it, with "/".
+    """Return the bytes of a file of a data folder, by its path below it, with "/".
 
     Raises:
         DataError: it is no path below `root`, a link or no file, its name is no UTF-8, it is larger than `MAX_BYTES`, or it
             cannot be read.
     """
-    parts = PurePosixPath(path).parts
-    if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
+    file = root / path
+    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise DataError(f"{root}: {path!r} is no path below it")
     try:
         path.encode()
-        for i in range(1, len(parts) + 1):
-            found = os.lstat(root.joinpath(*parts[:i]))
-            if not (stat.S_ISREG(found.st_mode) if i == len(parts) else stat.S_ISDIR(found.st_mode)):
-                raise DataError(
-                    f"{root}/{'/'.join(parts[:i])}: is a link or a special file; allowed: real folders and files"
-                )
-        if found.st_size > MAX_BYTES:
-            raise DataError(f"{root}/{path}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
-        return root.joinpath(*parts).read_bytes()
+        about = file.lstat()
+        if os.path.realpath(file) != os.path.join(os.path.realpath(root), path) or not stat.S_ISREG(about.st_mode):
+            raise DataError(f"{file}: is a link or a special file; allowed: real folders and files")
+        if about.st_size > MAX_BYTES:
+            raise DataError(f"{file}: is larger than {MAX_BYTES >> 20} MB, far more than a slice; remove it")
+        return file.read_bytes()
     except UnicodeEncodeError:
         raise DataError(f"{root}/{path!a}: its name is not valid UTF-8; rename it") from None
     except OSError as error:
@@ -170,11 +150,10 @@ def check_unpacked(archive: Path, names: list[str], endings: tuple[str, ...], pa
     """Stop at a zip file in a data folder that holds what does not lie unpacked there.
 
     Args:
-        archive: the zip file; only its table of contents is read.
-        names: of the files in the data folder, with "/" between folders.
+        archive: only its table of contents is read.
+        names: of the files in the data folder, as `listing` returns them.
         endings: of the files that matter, in small letters.
-        parts: how much of a name tells files apart: 1, itself; 2, with its folder, as where folders are classes. What lies
-            in no folder in the archive may lie in any.
+        parts: how much of a name tells files apart: 1, itself; 2, with its folder, as where folders are classes.
 
     Raises:
         DataError: something is not unpacked, or the file is no zip file.
@@ -204,21 +183,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def spread(function: Callable, items: Sequence, share: int = 150) -> Iterator:
-    """Yield a function's result for each item, in the items' order, computed on all cores.
-
-    In processes, not threads: decoding a slice is a hundred short calls, and two threads that hand Python's lock to and
-    fro were no faster than one. Few items are worked on in this process, as starting others takes a second.
+    """Yield a function's result for each item, in the items' order, computed on all cores; whatever it raises first is raised.
 
     Args:
         function: of one item; it, the items and the results are pickled. It sees this process's environment as it was
             when the first call here began.
         items: such as file names.
         share: fewest items that are worth a process.
-
-    Raises:
-        Whatever the function raised first, in the order of the items.
     """
     import joblib
+
+    # Processes: two threads that hand Python's lock to and fro were no faster than one.
 
     processes = max(1, min(os.cpu_count() or 1, len(items) // share))
     with joblib.Parallel(processes, return_as="generator", batch_size=16) as work:
@@ -227,20 +202,10 @@ def spread(function: Callable, items: Sequence, share: int = 150) -> Iterator:
 
 
 def reached(*sources: Path, root: Path) -> list[Path]:
-    """Return the files that decide what programs or notebooks do: themselves, and what they import of btlib.
+    """Return the files that decide what .py and .ipynb files do, sorted: the Snakefile runs a notebook again when one changes.
 
-    Args:
-        sources: .py and .ipynb files.
-        root: the folder that holds btlib.
-
-    Returns:
-        The sources; each file of btlib that one of them imports, directly or not, at its top or within a function; and
-        files of other kinds beside those (tables, styles), as modules read them. Sorted.
-
-    Raises:
-        SyntaxError: a source or an imported file is no Python.
-
-    Used by the Snakefile, which runs a notebook again when one of these changes.
+    These are the sources; each file of btlib, below `root`, that one of them imports, directly or not, at its top or within a
+    function; and files of other kinds beside those (tables, styles), as modules read them.
     """
     files, waiting = set(), list(sources)
     while waiting:
