@@ -120,17 +120,17 @@ def measured(kept: digest.Kept) -> dict[str, str]:
     guided = "guided by the masks of training slices" if recipe.get("cam_loss") else "not guided by masks"
     erased = "trained with erased tumours" if recipe.get("erase") else "no tumours erased in training"
     train, validation = ([f[key] for f in fits] for key in ("n_train", "n_validation"))
-    held = (
-        f"{min(validation)} to {max(validation)} more held out for validation" if max(validation) else "none held out"
-    )
+    more = f"{min(validation)} to {max(validation)} more held out for validation"
+    held = more if max(validation) else "none held out"
     data, hardware = next(d for d in kept.about["data"] if d["name"] == "data"), kept.about["hardware"]
+    named = {"phantom": "made-up slices (phantoms), which say nothing about patients", "figshare": "Figshare 1512427"}
+    source = about["data"].get("origin") or named.get(data["source"], data["path"])
     unnamed = f", {data['n_unnamed']:,} of these slices of none that is known" if data.get("n_unnamed") else ""
     return {
         "Network": f"{theme.model_name(kept.model)}, {start} weights, {epochs} epochs; maps {guided}; {erased}",
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {cells} x {cells} cells (one for "
         f"{stride} pixels)",
-        "Data": f"{about['data'].get('origin') or said_of(data)}: {data['n_slices']:,} slices of {data['n_patients']} patients"
-        f"{unnamed}; fingerprint "
+        "Data": f"{source}: {data['n_slices']:,} slices of {data['n_patients']} patients{unnamed}; fingerprint "
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
@@ -147,13 +147,6 @@ def _hours(fits: list[dict], hardware: str) -> str:
 
 def _short(commit: str) -> str:
     return commit[:12] + "+changes" * commit.endswith("+changes")
-
-
-def said_of(entry: dict) -> str:
-    """Name a data set of provenance.json; made-up slices as such."""
-    if entry["source"] == "phantom":
-        return "made-up slices (phantoms), which say nothing about patients"
-    return "Figshare 1512427" if entry["source"] == "figshare" else entry["path"]
 
 
 def _earlier(kept: digest.Kept) -> dict[str, str]:

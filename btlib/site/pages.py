@@ -8,7 +8,6 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from btlib import DataError, params
@@ -115,12 +114,12 @@ def claims(study: Study) -> list[dict[str, str]]:
         Rows of claim, notebook (that answers it), paper, ours (with its interval; a difference in points), verdict, data, and
         for made-up slices real and real_verdict, what the kept results on real slices say of it ("" where there are none).
     """
-    table = tables.read(study.profile, "claims").astype(object)
+    table = tables.read(study.profile, "claims", dtype=str, na_values=[])
     keys = {claim["text"]: key for key, claim in verdicts.listed_claims().items()}
     other = {"notebook": "07_paper_vs_reproduction", "unit": "share"}
     kept = {}
     if made_up(study) and (tables.folder(KEPT) / "tables" / "claims.csv").exists():
-        kept = tables.read(KEPT, "claims").astype(object).set_index("claim").to_dict("index")
+        kept = tables.read(KEPT, "claims", dtype=str, na_values=[]).set_index("claim").to_dict("index")
     rows = []
     for row in table.to_dict("records"):
         about = tables.WORDS["claims"].get(keys.get(row["claim"]), other)
@@ -131,10 +130,10 @@ def claims(study: Study) -> list[dict[str, str]]:
                 "notebook": about["notebook"],
                 "paper": _published(row["paper"]),
                 "ours": _with_interval(row, about["unit"]),
-                "verdict": _text(row["verdict"]),
-                "data": _text(row["data"]),
+                "verdict": row["verdict"],
+                "data": row["data"],
                 "real": _with_interval(real, about["unit"]) if real else "",
-                "real_verdict": _text(real["verdict"]) if real else "",
+                "real_verdict": real["verdict"] if real else "",
             }
         )
     return rows
@@ -180,14 +179,14 @@ def copy_kept(source: Path, profile: str) -> dict:
 
 def _records(about: dict) -> dict[str, list]:
     of_data = ("name", "source", "path", "n_slices", "n_patients", "fingerprint")
-    of_fits = ("id", "title", "what_for", "hardware", "fit_seconds")
+    fits = []
+    for fit in about["fits"]:
+        commit = fit["commit"][:12] + fit["commit"][40:]
+        fits.append([fit["id"], fit["title"], "; ".join(fit["what_for"]), fit["hardware"], fit["fit_seconds"], commit])
     times = about["wall_seconds"] | {"all notebooks": sum(about["wall_seconds"].values())}
     return {
         "data": [[row[key] for key in of_data] for row in about["data"]],
-        "fits": [
-            [*(row[key] for key in of_fits), row["commit"][:12] + row["commit"][40:]]
-            for row in (fit | {"what_for": "; ".join(fit["what_for"])} for fit in about["fits"])
-        ],
+        "fits": fits,
         "times": [(name, f"{seconds:,.1f} s") for name, seconds in times.items()],
     }
 
@@ -202,23 +201,18 @@ def _claims_table(claims: list[dict[str, str]]) -> readable.Table:
     )
 
 
-def _text(value) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
 def _with_interval(row: dict, unit: str) -> str:
     """Write what a claim's row found: a share or a difference of shares in its unit, another number as it is."""
-    value, low, high = (_text(row[column]) for column in ("ours", "low", "high"))
     try:
-        kind = unit if -1 <= float(value) <= 1 else "number"
+        kind = unit if -1 <= float(row["ours"]) <= 1 else "number"
     except ValueError:
         kind = "text"
-    return readable.interval(value, low, high, kind)
+    return readable.interval(row["ours"], row["low"], row["high"], kind)
 
 
-def _published(value) -> str:
+def _published(value: str) -> str:
     """Write what the paper says, with the paper's two decimals."""
     try:
-        return f"{100 * float(value):.2f}{readable.SPACE}%" if not pd.isna(value) else ""
+        return f"{100 * float(value):.2f}{readable.SPACE}%"
     except ValueError:
-        return str(value)
+        return value
