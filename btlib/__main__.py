@@ -1,6 +1,8 @@
 """The command line: `python -m btlib COMMAND`, each a few lines over the modules."""
 
 import argparse
+import functools
+import http.server
 import os
 import subprocess
 import sys
@@ -184,8 +186,14 @@ def serve(args) -> None:
     site = home() / "reports" / args.profile / "html"
     if not (site / "index.html").is_file():
         raise DataError(f"{site}: no report yet; `make report PROFILE={args.profile}` makes it")
-    server = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(site)]
-    sys.exit(subprocess.call([*server, str(args.port)]))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", args.port), handler)
+    except OSError as error:
+        other = f"make serve PORT={args.port + 1}"
+        raise DataError(f"port {args.port}: {error.strerror}; stop what uses it, or take another: {other}") from error
+    print(f"http://localhost:{args.port} (stop with Control-C)", flush=True)
+    server.serve_forever()
 
 
 def results(args) -> None:
@@ -266,6 +274,7 @@ def export(args) -> None:
         raise ParamsError("--temperature: goes into a published model; give --publish NAME too")
     from btlib.deploy import onnx_file, publish
     from btlib.fitting import runs
+
     if args.onnx is not None:
         onnx_file.check(args.onnx)
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -231,9 +232,16 @@ def test_trials_before_any_fit_say_what_makes_them(monkeypatch, tmp_path, capsys
     assert "no configuration has all its folds fitted; `python -m btlib fit` makes them" in capsys.readouterr().out
 
 
-def test_a_report_that_is_not_there_is_not_served(monkeypatch, tmp_path):
+def test_a_report_that_is_not_there_is_not_served_nor_is_one_at_a_taken_port(monkeypatch, tmp_path):
     monkeypatch.setenv("BTLIB_HOME", str(tmp_path))
     assert "html: no report yet; `make report PROFILE=none` makes it" in call(monkeypatch, "serve", "none")
+    page = tmp_path / "reports" / "own" / "html" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = call(monkeypatch, "serve", "own", "--port", str(port))
+    assert f"port {port}: Address already in use" in told and f"PORT={port + 1}" in told
 
 
 # ---- notebooks on screen ----------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ DRAWN = {
     "reliability": lambda: performance.reliability(RELIABILITY, RELIABILITY, 1.5, "test slices"),
     "coverage": lambda: performance.coverage(COVERAGE),
     "robustness": lambda: performance.robustness(ROBUSTNESS),
-    "gradcam_three": lambda: gradcam.gradcam_three(IMAGES[:3], MAPS[:3], MASKS[:3], CHOSEN.iloc[[0, 2, 5]]),
+    "gradcam_three": lambda: gradcam.gradcam_three(IMAGES[:3], MAPS[:3], MASKS[:3], CHOSEN.iloc[[0, 2, 5]], "4 x 5"),
     "gradcam_examples": lambda: gradcam.gradcam_examples(IMAGES, MAPS, MASKS, CHOSEN),
     "gradcam_failures": lambda: gradcam.gradcam_failures(IMAGES[5:], MAPS[5:], MASKS[5:], CHOSEN[5:]),
     "gradcam_class_means": lambda: gradcam.gradcam_class_means(MAPS, MASKS, CHOSEN),

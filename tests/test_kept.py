@@ -69,7 +69,7 @@ def test_tables_from_kept_predictions_are_those_of_the_runs(fitted, home):
     assert max(len(number.strip("-").replace(".", "").lstrip("0")) for number in text[1].split(",")[6:]) <= 7
 
 
-def test_uncommitted_fits_are_not_kept(fitted, home):
+def test_uncommitted_fits_are_not_kept_and_not_read(fitted, home):
     study, plan = fitted
     path = home / "runs" / plan["id"].iloc[0] / "provenance.json"
     facts = json.loads(path.read_text())
@@ -77,10 +77,15 @@ def test_uncommitted_fits_are_not_kept(fitted, home):
     with pytest.raises(DataError, match=rf"fit {plan['id'].iloc[0]} .* comes from uncommitted code"):
         kept.keep(study)
     assert not tables.folder(study.profile).exists(), "nothing is written"
+    path.write_text(json.dumps(facts))
+    kept.keep(study)
+    change(study, commit="0" * 40 + "+changes")
+    with pytest.raises(DataError, match="uncommitted code"):
+        kept.read(study)
 
 
 def test_fits_that_are_not_planned_are_refused_and_swept(fitted, home):
-    study, _ = fitted
+    study, plan = fitted
     with pytest.raises(DataError, match="nothing is kept"):
         kept.read(study)
     kept.keep(study)
@@ -91,8 +96,13 @@ def test_fits_that_are_not_planned_are_refused_and_swept(fitted, home):
     folder = tables.folder(study.profile) / "predictions"
     stray = folder / f"{'1' * 12}.csv"
     stray.write_text("")
+    with pytest.raises(DataError, match=r"1{12}\.csv: no provenance of this fit"):
+        kept.read(study)
     kept.keep(study)
     assert not stray.exists()
+    (folder / f"{plan['id'].iloc[0]}.csv").unlink()
+    with pytest.raises(DataError, match=rf"{plan['id'].iloc[0]}.csv: no predictions of this fit"):
+        kept.read(study)
 
 
 def test_what_is_kept_stays_when_only_some_fits_are_here(fitted, home):

@@ -32,15 +32,15 @@ def _said(about) -> str:
     return f"{class_name(about['label'])},\n{called}p = {about['confidence']:.2f}"
 
 
-def gradcam_three(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw a few slices large, above the same slices under their maps with the tumour's border."""
+def gradcam_three(images, maps, masks, chosen: pd.DataFrame, grid: str) -> mpl.figure.Figure:
+    """Draw a few slices large, above the same slices under their maps, of `grid` cells ("10 x 10"), with the tumour's border."""
     figure, axes = theme.pictures(2, len(chosen), 2.4 * len(chosen), 5.3)
     for (above, below), image, heat, mask, about in zip(axes.T, images, maps, masks, chosen.itertuples(), strict=True):
         theme.show(above, image)
         above.set_title(class_name(about.label), size=10)
         theme.show(below, image, heat, mask)
         below.set_xlabel(f"Called {class_name(about.predicted)}, {100 * about.confidence:.1f} %", size=9)
-    return described(figure, "gradcam_three", names=", ".join(map(class_name, chosen["label"])))
+    return described(figure, "gradcam_three", names=", ".join(map(class_name, chosen["label"])), grid=grid)
 
 
 def gradcam_examples(images, maps, masks, chosen: pd.DataFrame) -> mpl.figure.Figure:

@@ -23,12 +23,14 @@ class KeptRun(runs.Run):
     """Its entry in provenance.json."""
 
     def predictions(self, role: str | None = None) -> pd.DataFrame:
+        """Return the kept predictions, columns and `role` as in `runs.Run.predictions`."""
         path = self.folder / f"{self.id}.csv"
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
         return table if role is None else table[table["role"] == role].reset_index(drop=True)
 
     def provenance(self) -> dict:
-        return self.facts
+        """Return where, when and with what it was fitted."""
+        return {key: value for key, value in self.facts.items() if key != "id"}
 
 
 def keep(study: params.Study) -> list[str]:
@@ -36,9 +38,13 @@ def keep(study: params.Study) -> list[str]:
 
     What was kept of other planned fits stays; what is planned no longer goes.
 
+    Args:
+        study: the parameters; its data must be there, as the ids of its fits depend on them.
+
     Returns:
         Ids of all kept fits, in the plan's order. In reports/<profile>/predictions lie <id>.csv, logits to seven
-        significant digits, and provenance.json: parameters, data, and where each was fitted.
+        significant digits, and provenance.json: parameters, data, and where each was fitted. Tables of a report, which may
+        be of earlier fits, have a provenance of their own.
 
     Raises:
         DataError: a fit comes from code that was not committed; nothing is written then.
@@ -50,12 +56,7 @@ def keep(study: params.Study) -> list[str]:
     facts = {f["id"]: f for f in about.get("fits", []) if f["id"] in fits and _predictions(study, f["id"]).exists()}
     facts |= {id: {"id": id, **run.provenance()} for id, run in finished.items()}
     facts = {id: facts[id] for id in fits.index if id in facts}
-    for id, entry in facts.items():
-        if entry["commit"].endswith("+changes"):
-            raise DataError(
-                f"{path}: fit {id} ({entry['title']}) comes from uncommitted code ({entry['commit']}); allowed: a fit of "
-                "a commit. Remove its run and fit it again"
-            )
+    _check_commits(path, facts)
     for id, run in finished.items():
         with files.replacing(_predictions(study, id)) as temporary:
             run.predictions().to_csv(temporary, index=False, float_format="%.7g", lineterminator="\n")
@@ -69,13 +70,17 @@ def keep(study: params.Study) -> list[str]:
 
 
 def read(study: params.Study) -> pd.DataFrame:
-    """Return the study's plan with a column `run`: `results` computes its tables from it. The data need not be there.
+    """Return the study's plan with a column `run`, a `KeptRun` each: `results` computes its tables from it.
+
+    Args:
+        study: the parameters, for example `params.load("figshare")`; its data need not be there.
 
     Returns:
-        The columns of `runs.plan` and run, a `KeptRun`, or None for a fit that is planned and not kept yet.
+        The columns of `runs.plan` and run; None for a fit that is planned and not kept yet.
 
     Raises:
-        DataError: nothing is kept, or a kept fit is not planned.
+        DataError: nothing is kept; a kept fit is not planned, or comes from code that was not committed; its predictions
+            or its provenance is missing.
     """
     path = _provenance(study)
     if not path.exists():
@@ -88,22 +93,33 @@ def read(study: params.Study) -> pd.DataFrame:
             f"{path}: kept fits that {study.profile} does not plan: {', '.join(strangers)}; allowed: the ids of "
             "`python -m btlib plan`, which depend on the parameters and on Keras's version"
         )
-    kept = [KeptRun(fit, path.parent, facts[fit.id]) if fit.id in facts else None for fit in plan["fit"]]
+    _check_commits(path, facts)
+    folder = _predictions(study, "x").parent
+    lying = {file.stem for file in folder.glob("[!.]*.csv")}
+    if lost := sorted(lying ^ set(facts)):
+        missing = "provenance" if lost[0] in lying else "predictions"
+        raise DataError(f"{folder / lost[0]}.csv: no {missing} of this fit; allowed: both or neither")
+    kept = [KeptRun(fit, folder, facts[fit.id]) if fit.id in facts else None for fit in plan["fit"]]
     return plan.assign(run=pd.Series(kept, plan.index, dtype=object))
 
 
 def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
     """Compare fits made here with the rows that the study keeps of the very same fits, made at another time or place.
 
+    Args:
+        study: the parameters.
+        fingerprint: of the data set, `datasets.fingerprint`.
+
     Returns:
-        A row a fit. Also written to reports/<profile>/reproduced.csv; rows of other machines stay there.
+        A row a fit: what was found here and what models.csv keeps, and inside, whether the first lies in the interval of
+        the second. Also written to reports/<profile>/reproduced.csv; rows of other machines stay there.
 
     Raises:
         DataError: the study keeps no tables, or no fit made here stands beside a kept one.
     """
     table, about = tables.read(study.profile, "models"), tables.folder(study.profile) / "provenance.json"
     kept = {f["id"]: f for f in json.loads(about.read_text(encoding="utf-8"))["fits"]} if about.exists() else {}
-    rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])[list(results.ACCURACY)]
+    rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])
     plan = runs.plan(study, fingerprint)
     plan = plan[plan["purpose"].isin(["proposed", "baseline"]) & plan["id"].isin(kept)]
     compared = []
@@ -111,12 +127,12 @@ def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
         run, other = runs.load(fit), kept[fit.id]
         if run is None or other | run.provenance() == other:  # the one that the row is of
             continue
-        value, low, high = rows.loc[(fit.model, fit.weights or results.RANDOM, fit.protocol, fit.fold, fit.seed)]
+        row = rows.loc[(fit.model, fit.weights or results.RANDOM, fit.protocol, fit.fold, fit.seed)]
         y, logits, _ = results.truth(run.predictions("test"))
-        accuracy = float(np.mean(logits.argmax(1) == y))
+        accuracy, low, high = float(np.mean(logits.argmax(1) == y)), row["accuracy_low"], row["accuracy_high"]
+        numbers = len(y), accuracy, row["accuracy"], low, high, low <= accuracy <= high
         made = [facts[key] for facts in (run.provenance(), other) for key in ("hardware", "commit")]
-        names = fit.id, fit.model, fit.protocol, fit.fold, fit.seed, len(y)
-        compared.append((*names, accuracy, value, low, high, low <= accuracy <= high, *made))
+        compared.append((fit.id, fit.model, fit.protocol, fit.fold, fit.seed, *numbers, *made))
     if not compared:
         raise DataError(
             f"{about}: lists no fit that was made here again; `python -m btlib fit` makes them, or one of them"
@@ -138,3 +154,12 @@ def _provenance(study: params.Study) -> Path:
 
 def _predictions(study: params.Study, id: str) -> Path:
     return tables.folder(study.profile) / "predictions" / f"{id}.csv"
+
+
+def _check_commits(path: Path, facts: dict[str, dict]) -> None:
+    for id, entry in facts.items():
+        if entry["commit"].endswith("+changes"):
+            raise DataError(
+                f"{path}: fit {id} ({entry['title']}) comes from uncommitted code ({entry['commit']}); allowed: a fit of "
+                "a commit. Remove its run and fit it again"
+            )
