@@ -43,10 +43,10 @@ HISTORY = rows(
     ("all layers, 160 px", 3, 0.4, 0.9, 0.6, 0.8, 1e-4),
 )
 ABLATION = rows(
-    "factor setting fits epochs accuracy difference difference_low difference_high proposed",
-    ("proposed", "proposed", 3, 4, 0.97, np.nan, np.nan, np.nan, True),
-    ("recipe.cam_loss, head.pooling", "0, gmp", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
-    ("unfreeze", "head", 3, 4, 0.88, -0.09, -0.12, -0.06, False),
+    "change fits epochs accuracy difference difference_low difference_high proposed",
+    ("none", 3, 4, 0.97, np.nan, np.nan, np.nan, True),
+    ("no guide, global max pooling", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
+    ("head alone", 3, 4, 0.88, -0.09, -0.12, -0.06, False),
 )
 CLAIMS = rows(
     "claim paper ours low high verdict data",
@@ -207,12 +207,6 @@ SLICES = pd.DataFrame(
         "mask_area_percent": np.r_[RNG.gamma(2, 1, 180), np.full(60, np.nan)],
     }
 )
-GROWTH = rows(
-    "slices prepare_seconds cache_mb epoch_seconds peak_mb",
-    (500, 1, 4, 10, 1705),
-    (1000, 2, 8, 15, 1710),
-    (2000, 4, 16, 25, 1720),
-)
 # Discs on a disc: no pixel of a patient.
 DISTANCE = np.hypot(*(np.indices((40, 40)) - 20))
 IMAGES = np.repeat(np.uint8(120 * (DISTANCE < 17))[None], 6, axis=0)
@@ -240,7 +234,6 @@ DRAWN = {
     "learning_curves": lambda: learning.learning_curves(HISTORY, "vgg16 (imagenet)"),
     "fits": lambda: learning.fits(MODELS),
     "ablation": lambda: learning.ablation(ABLATION),
-    "growth": lambda: learning.growth(GROWTH),
     "confusion": lambda: performance.confusion(CONFUSION),
     "per_class": lambda: performance.per_class(PER_CLASS),
     "roc": lambda: performance.roc(ROC),
@@ -414,17 +407,9 @@ def test_ablation_draws_changes_from_the_proposed_network():
     assert spans(axis) == [(-4, 0), (-12, -6)]
     assert points(axis)[0][0] == pytest.approx([-2, -9])
     assert axis.get_title() == "Proposed network: 97.0 % after 4 epochs" and texts(axis) == ["95.0 %", "88.0 %"]
-    assert [name.get_text() for name in axis.get_yticklabels()] == ["no guide, global max pooling", "unfreeze head"]
+    assert [name.get_text() for name in axis.get_yticklabels()] == ["no guide, global max pooling", "head alone"]
     assert axis.get_xlabel().endswith("3 fits")
     assert learning.ablation(ABLATION.assign(fits=1)).axes[0].get_xlabel().endswith("1 fit")
-
-
-def test_growth_draws_the_points_and_states_the_slope():
-    figure = learning.growth(GROWTH)
-    line, drawn = figure.axes[2].lines
-    assert drawn.get_xydata().tolist() == [[0.5, 10], [1, 15], [2, 25]]
-    np.testing.assert_allclose(line.get_ydata(), [10, 15, 25])
-    assert [a.get_title().split()[0] for a in figure.axes] == ["+2", "+8", "+10", "+10"]
 
 
 def test_confusion_shows_counts_and_row_percentages_of_any_number_of_classes():

@@ -347,6 +347,11 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
     table = results.ablation(study, plan).set_index("setting")
     assert table.index.tolist() == ["proposed", "2.0", "false, 1e-09"]
     assert table["fits"].tolist() == table["epochs"].tolist() == [2, 2, 2]
+    assert table["change"].tolist()[::2] == [
+        "none: the proposed network",
+        "no augmentation, recipe.learning_rate 1e-09",
+    ]
+    assert set(table["backend"]) == {"tensorflow"}
     assert table["accuracy"].to_dict() == pytest.approx({k: np.mean(v) for k, v in right.items()})
     assert ((table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])).all()
     gap = np.mean(right["false, 1e-09"]) - np.mean(right["proposed"])

@@ -1,4 +1,4 @@
-"""Figures of fitting (notebooks 03 and 04, results page, `make bench`): learning curves, fits, single changes, costs."""
+"""Figures of fitting (notebooks 03 and 04, results page): learning curves, fits, single changes, costs."""
 
 import textwrap
 
@@ -9,7 +9,6 @@ import seaborn as sns
 
 from btlib.figures import theme
 from btlib.figures.theme import described
-from btlib.study import tables
 
 
 def learning_curves(history: pd.DataFrame, model: str = "the proposed network") -> mpl.figure.Figure:
@@ -83,8 +82,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw what each change takes from or adds to the proposed network, with its interval, from ablation.csv."""
     proposed, table = table[table["proposed"]], table[~table["proposed"]]
     values = theme.percent(table, "difference")
-    pairs = zip(table["factor"], table["setting"].astype(str), strict=True)
-    names = [textwrap.fill(tables.change_name(*pair), 36) for pair in pairs]
+    names = [textwrap.fill(change, 36) for change in table["change"]]
     figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * len(table))
     theme.dots(axis, values, np.arange(len(table)))
     theme.name_rows(axis, names)
@@ -96,19 +94,3 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     axis.set_title(f"Proposed network: {base}", size=9)
     axis.set_xlabel(f"Change of accuracy (points), interval over patients, {fits} fit{'' if fits == '1' else 's'}")
     return described(figure, "ablation", base=base, rows=theme.told(names, values, unit=" points"))
-
-
-def growth(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw reports/growth.csv: what a study costs against its slices, each cost with its straight line."""
-    costs = {"prepare_seconds": "Cache (s)", "cache_mb": "Cache (MB)", "epoch_seconds": "Epoch (s)"}
-    costs |= {"peak_mb": "Peak memory (MB)"}
-    figure, axes = theme.subplots(1, len(costs), 8.6, 2.2)
-    for axis, (column, label) in zip(axes, costs.items(), strict=True):
-        n, values = table["slices"] / 1000, table[column]
-        slope, base = np.polyfit(n, values, 1)
-        axis.plot(n, base + slope * n, color=theme.GREY, lw=1)
-        axis.plot(n, values, "o", color=theme.COLOURS[0], ms=4)
-        axis.set_ylim(0, 1.15 * values.max())
-        axis.set_title(f"{slope:+.3g} for 1000 slices", size=8)
-        axis.set(ylabel=label, xlabel="Slices (thousands)")
-    return described(figure, "growth")

@@ -329,9 +329,16 @@ def machine() -> dict:
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         "backend": backend,
-        "versions": {p: version(p) for p in dict.fromkeys((*packages, backend))},
+        "versions": {p: _version(p) for p in dict.fromkeys((*packages, backend))},
         "commit": commit(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "not installed"
 
 
 def commit() -> str:

@@ -12,6 +12,7 @@ from btlib.data import datasets, splits
 from btlib.fitting import batches, runs
 from btlib.models import counts, registry
 from btlib.scores import calibration, classification, resampling
+from btlib.study import tables
 
 MODELS = (
     *("model", "weights", "protocol", "fold", "seed", "image_size", "n_train", "n_test"),
@@ -233,8 +234,11 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         base = tested if factor == "proposed" else base  # the proposed model comes first
         numbers = _numbers(study, tested, None if factor == "proposed" else base)
         epochs = sum(stage.epochs for stage in group["fit"].iloc[0].recipe.stages)
-        settings.append((factor, value or "proposed", len(group), epochs, len(tested), *numbers, factor == "proposed"))
-    columns = ["factor", "setting", "fits", "epochs", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
+        backends = " and ".join(sorted({run_of[id].provenance()["backend"] for id in group["id"]}))
+        change = tables.change_name(factor, value) if value else "none: the proposed network"
+        about = (factor, value or "proposed", change, backends, len(group), epochs, len(tested))
+        settings.append((*about, *numbers, factor == "proposed"))
+    columns = ["factor", "setting", "change", "backend", "fits", "epochs", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
     return pd.DataFrame(settings, columns=columns)
 
 
