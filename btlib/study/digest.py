@@ -140,9 +140,9 @@ def looks(kept: Kept) -> pd.DataFrame | None:
         return None
     table = table[(table["score"] == "pointing") & table["by"].isin(["all", "label"])]
     table = table[table["model"].str.split("/").str[0] == kept.model]
-    first, grid = table.loc[table["kind"] == "map", ["model", "grid"]].iloc[0]
-    # Controls of another network or grid would stand in rows of the same name; notebook 05 has them all.
-    table = table[(table["kind"] == "map") | ((table["model"] == first) & (table["grid"] == grid))]
+    first = table["model"].iloc[0]
+    # Controls belong to the first network's grid; another's would stand in rows of the same name.
+    table = table[(table["kind"] == "map") | (table["model"] == first)]
     words = table["method"].replace({method: tables.WORDS["words"][method] for method in cams.METHODS})
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
     recipe = table["model"].map(tables.model_name).str.partition(", ")[2].str.replace("_", " ")
