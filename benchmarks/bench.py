@@ -87,10 +87,32 @@ are too long while ratios are rougher than they look. Slices are made up where a
 notebook is stopped at four times the fit's seconds, and its accuracy is then that of its best look.
 {f"On {machines[0]}." if len(machines) == 1 else "Rows were measured on several machines, which each names."}
 
+{in_words(table)}
+
 {shown.to_markdown(index=False, floatfmt=".3g")}
 """
     grown = _read("growth")
     return text + ("\n" + growth_in_words(grown) if len(grown) else "")
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """Say what a user gains, by the rows that are faster than something else people use, and why targets are missed. Markdown."""
+    gains = table[table["line"].isin(("step", "maps")) & (table["ratio"] > 1)]
+    told = [f"{row.what}: {row.ratio:.3g} times as fast as {row.against}" for row in gains.itertuples()]
+    missed = [
+        f"`{line}`: {MISSED[line]}" for line in table.loc[table["met"] == "no", "line"].unique() if line in MISSED
+    ]
+    return f"""**What a user gains.** {"; ".join(told) or "Not measured yet"}.
+
+**Targets missed.** {"; ".join(missed) or "None that is explained here"}."""
+
+
+MISSED = {
+    "decode": "of 14 ms that a slice takes of a core, a half goes into HDF5 (image, mask, label, patient, and their checks), and a "
+    "half into percentiles, the head's square and shrinking without aliasing, which the loop leaves out",
+    "predict": "beside Keras and the model, TensorFlow compiles the answers and the pictures are read and prepared",
+}
+"""Where the time goes in lines that miss their target, by a profile of each."""
 
 
 def start(repeats: int = 7) -> list[dict]:

@@ -62,6 +62,17 @@ def test_the_page_names_one_machine_once_and_several_in_each_row(home):
     assert (two.count("abacus"), two.count("quipu")) == (2, 1)
 
 
+def test_the_page_says_what_is_faster_than_what_others_use_and_why_targets_are_missed():
+    rows = [
+        ("step", "a step", "Keras", 1.3, "yes"),
+        ("step", "a step", "the peak", 0.4, ""),
+        ("decode", "x", "y", 0.7, "no"),
+    ]
+    text = bench.in_words(pd.DataFrame(rows, columns=["line", "what", "against", "ratio", "met"]))
+    assert "gains.** a step: 1.3 times as fast as Keras." in text
+    assert f"missed.** `decode`: {bench.MISSED['decode']}." in text
+
+
 def test_the_way_to_an_accuracy_ends_at_the_first_look_that_is_there_and_one_below_it_has_not_met_it(
     study, home, monkeypatch
 ):
