@@ -55,7 +55,7 @@ def test_the_loop_compared_with_decodes_the_same_slices(home):
 
 
 def test_the_page_names_one_machine_once_and_several_in_each_row(home):
-    row = dict.fromkeys(bench.COLUMNS, "x")
+    row = dict.fromkeys(bench.COLUMNS, "x") | {"ratio": 2.0}
     one = bench.page(pd.DataFrame([row | {"hardware": "abacus"}] * 2))
     assert one.count("abacus") == 1 and "On abacus." in one
     two = bench.page(pd.DataFrame([row | {"hardware": "abacus"}] * 2 + [row | {"hardware": "quipu"}]))

@@ -133,6 +133,8 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         "Data": f"{source}: {data['n_slices']:,} slices of {data['n_patients']} patients{unnamed}; fingerprint "
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
+        "Intervals": f"{100 * about['statistics']['level']:g} % of {about['statistics']['bootstrap']:,} samples that resample "
+        "patients, or slices where a set names no patients; Wilson's where no sample differs",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
         f"{_short(kept.about['commit'])}",
         "Cost": "; ".join(_hours(of_all, name) for name in dict.fromkeys(f["hardware"] for f in of_all))
@@ -238,10 +240,12 @@ def _second(kept: digest.Kept, name: str, part: pd.DataFrame) -> str:
     rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
     if not rows.loc["clean", "n"]:
         return f"all tumour slices of {name} are copies of the study's"
+    clean = rows.loc["clean", [c for c in part if c.startswith("n_")]].astype(int)
+    most = theme.class_name(clean.idxmax().removeprefix("n_")).lower()
     return (
         f"{100 * copied:.0f} % of the tumour slices of {name} are copies of the study's: "
         f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "
-        f"{int(rows.loc['clean', 'n'])} that are no copies"
+        f"{int(rows.loc['clean', 'n'])} that are no copies ({clean.max()} of them {most})"
     )
 
 
