@@ -210,7 +210,8 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
                 theme.dots(axis, theme.percent(points), at, colour, marker, mfc=face, label=words, ms=4.5)
         theme.name_rows(axis, [textwrap.fill(fill, 22) for fill in fills])
         axis.set(xlim=(-3, 103), title=theme.model_name(networks[column]) if row == 0 else "")
-        axis.set_xlabel({"accuracy": "Accuracy (%)", "probability": "Mean probability (%)"}[scores[row]], size=8)
+        words = {"accuracy": "Accuracy (%)", "probability": "Mean probability of the true class (%)"}
+        axis.set_xlabel(words[scores[row]], size=8)
         axis.xaxis.set_tick_params(labelbottom=True)
     theme.legend(figure, axes[0, 0], ncols=2)
     part = table[table["score"] == scores[0]]
