@@ -110,7 +110,6 @@ def in_words(table: pd.DataFrame) -> str:
 MISSED = {
     "decode": "of 14 ms that a slice takes of a core, a half goes into HDF5 (image, mask, label, patient, and their checks), and a "
     "half into percentiles, the head's square and shrinking without aliasing, which the loop leaves out",
-    "predict": "beside Keras and the model, TensorFlow compiles the answers and the pictures are read and prepared",
 }
 """Where the time goes in lines that miss their target, by a profile of each."""
 

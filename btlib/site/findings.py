@@ -134,7 +134,7 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         f"{data['fingerprint']}; compact copies (8 bits, 256 pixels, scaled back), not the originals",
         "Training slices": f"{min(train):,} to {max(train):,} a fit; {held}",
         "Intervals": f"{100 * about['statistics']['level']:g} % of {about['statistics']['bootstrap']:,} samples that resample "
-        "patients, or slices where a set names no patients; Wilson's where no sample differs",
+        "patients, or slices where a set names no patients; Wilson's where no sample differs, and for patients counted whole",
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
         f"{_short(kept.about['commit'])}",
         "Cost": "; ".join(_hours(of_all, name) for name in dict.fromkeys(f["hardware"] for f in of_all))
