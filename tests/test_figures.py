@@ -129,7 +129,7 @@ ROBUSTNESS = spread(
         ],
     ),
     "accuracy",
-)
+).assign(n=120)
 LOOKS = spread(
     rows(
         "label row kind value",
@@ -238,7 +238,7 @@ DRAWN = {
     "per_class": lambda: performance.per_class(PER_CLASS),
     "roc": lambda: performance.roc(ROC),
     "reliability": lambda: performance.reliability(RELIABILITY, RELIABILITY, 1.5, "test slices"),
-    "coverage": lambda: performance.coverage(COVERAGE),
+    "coverage": lambda: performance.coverage(COVERAGE, "group_folds"),
     "robustness": lambda: performance.robustness(ROBUSTNESS),
     "gradcam_three": lambda: gradcam.gradcam_three(IMAGES[:3], MAPS[:3], MASKS[:3], CHOSEN.iloc[[0, 2, 5]], "4 x 5"),
     "gradcam_examples": lambda: gradcam.gradcam_examples(IMAGES, MAPS, MASKS, CHOSEN),
@@ -451,9 +451,11 @@ def test_reliability_says_whose_and_by_how_much():
 
 
 def test_coverage_draws_each_set():
-    figure = performance.coverage(COVERAGE)
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test", "Bhuvaji's set, slices that are no copies"]
-    assert figure.axes[0].lines[1].get_ydata()[-1] == pytest.approx(85)
+    figure = performance.coverage(COVERAGE, "group_folds")
+    assert [a.get_title() for a in figure.axes] == ["Patient groups apart,\nfolds", "Bhuvaji's set"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["All slices", "Slices that are no copies"]
+    assert [a.lines[0].get_ydata()[-1] for a in figure.axes] == pytest.approx([95, 85])
+    assert "Bhuvaji's set, Slices that are no copies 85.0 % of all, 87.5 % of the surest half" in figure.alt
 
 
 def test_crossing_orders_splits_and_sums_over_seeds():

@@ -169,6 +169,42 @@ def test_calibration_is_of_the_proposed_network_and_scales_each_fold_by_the_othe
     assert digest.reliability(kept) is None
 
 
+def test_calibration_is_told_once_a_set_before_and_after_and_of_patients_apart_first(tmp_path):
+    columns = ["slices", "scaling", "temperature", "n", "accuracy", "confidence", "ece"]
+    rows = [("test", "before", 1, 8, 0.75, 0.9, 0.15), ("test", "after", 2, 8, 0.75, 0.8, 0.05)]
+    rows += [("pmram, overlapping", when, 1, 8, 1, 1, 0) for when in ("before", "after")]
+    kept = kept_of(tmp_path, leakage=LEAKAGE, calibration=pd.DataFrame(rows, columns=columns))
+    (row,) = digest.calibrated(kept).to_dict("records")
+    assert row == {
+        **{"slices": "test", "n": 8, "accuracy": 0.75, "temperature": 2},
+        **{"confidence_before": 0.9, "confidence_after": 0.8, "ece_before": 0.15, "ece_after": 0.05},
+    }
+    (tmp_path / "predictions").mkdir()
+    for fold in "ab":
+        table = pd.DataFrame({"role": "test", "label": list("xxxy"), "logit_x": 2.0, "logit_y": 0.0})
+        table.to_csv(tmp_path / "predictions" / f"{fold}.csv", index=False)
+    fit = {"title": "m (imagenet), group_folds fold 0, seed 0", "what_for": ["proposed"]}
+    kept.about["fits"] = [fit | {"id": "a"}, fit | {"id": "b"}]
+    first = digest.calibrated(kept).iloc[0]
+    assert (first["slices"], first["n"], first["accuracy"]) == ("group_folds", 8, 0.75)
+    # Log-odds of 2 say 0.88 where 3 of 4 are right; scaled by the other fold, whose share is the same, they say just that.
+    assert first["ece_before"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.75)
+    assert first["ece_after"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_control_stands_once_on_its_best_grid_and_a_ceiling_on_each(tmp_path):
+    columns = ["model", "method", "kind", "grid", "mean"]
+    rows = [("m", "gradcam", "map", "10 x 10", 0.6), ("m/plain/32", "gradcam", "map", "5 x 5", 0.1)]
+    rows += [("m", "edges", "control", "10 x 10", 0.01), ("m", "edges", "control", "160 x 160", 0.03)]
+    rows += [("m/plain/32", "edges", "control", "5 x 5", 0.02), ("m/plain/32", "uniform", "control", "5 x 5", 0.05)]
+    rows += [("m", "ceiling", "ceiling", "10 x 10", 0.8), ("m/plain/32", "ceiling", "ceiling", "5 x 5", 0.5)]
+    rows += [("other", "gradcam", "map", "10 x 10", 0.9)]
+    table = pd.DataFrame(rows, columns=columns).assign(score="pointing", by="all", group="all slices", low=0, high=1)
+    looks = digest.looks(kept_of(tmp_path, gradcam_summary=table))
+    assert list(looks["value"]) == [0.6, 0.1, 0.05, 0.03, 0.8, 0.5]
+    assert list(looks["row"][2:]) == ["uniform (5 x 5)", "edges (160 x 160)", "ceiling (10 x 10)", "ceiling (5 x 5)"]
+
+
 def test_second_sets_count_what_is_no_copy(tmp_path):
     names = ["slices", "augmentation", "n", "n_glioma", "accuracy", "accuracy_low", "accuracy_high"]
     rows = [("all", "none", 10, 10, 0.9, 0.8, 1), ("clean", "none", 4, 4, 0.5, 0.1, 0.9)]

@@ -101,6 +101,7 @@ def test_an_external_score_that_stands_on_copies_is_no_test(real, clean, unteste
         100,
         untested,
         "Kaggle: sartajbhuvaji/brain-tumor-classification-mri",
+        "",
     )
     assert findings["external_clean"] == (
         0.98,
@@ -109,6 +110,7 @@ def test_an_external_score_that_stands_on_copies_is_no_test(real, clean, unteste
         clean,
         "",
         "Kaggle: sartajbhuvaji/brain-tumor-classification-mri",
+        "",
     )
 
 
@@ -124,7 +126,7 @@ def test_a_random_or_smaller_rival_is_no_fair_test(real, changes, told):
     tables.write(real.profile, "comparison", pd.DataFrame([RIVAL | changes, RIVAL | {"model": "efficientnet_b0"}]))
     scores = pd.DataFrame({"model": ["efficientnet_lite0", "vgg16", "efficientnet_b0"], "parameters": [3.0, 12.0, 4.0]})
     split = pd.DataFrame({"protocol": []})
-    value, low, high, _, said, _ = verdicts.found(real, scores, split)["baselines"]
+    value, low, high, _, said, *_ = verdicts.found(real, scores, split)["baselines"]
     assert (value, low, high) == pytest.approx((0.25, 0.2, 0.3))
     assert all(words in said for words in told) and bool(said) == bool(told)
     assert verdicts.found(real, scores, split)["parameters"][0] == pytest.approx(1 - 3 / 12)
@@ -138,10 +140,13 @@ def test_maps_are_judged_against_the_best_control_over_all_slices(real):
         for by, control in (("all", 0.10), ("all", 0.12), ("label", 0.3))
     ]
     rows = [row | {"mean": 0.25, "low": 0.24, "high": 0.26} for row in rows]
+    rows = [row | {"control": f"control {i}", "control_grid": "8 x 8"} for i, row in enumerate(rows)]
     rows += [row | {"model": "efficientnet_lite0/plain/32", "mean": 0.05, "control_mean": 0.2} for row in rows[:1]]
     tables.write(real.profile, "gradcam_controls", pd.DataFrame(rows))
     found = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))["gradcam"]
     assert found[:3] == pytest.approx((0.25 - 0.12, 0.24 - 0.13, 0.26 - 0.11))
+    claims = verdicts.claims(real, {"gradcam": found}).set_index("verdict")
+    assert claims.loc["higher", "assumption"] == "best control: control 1, 8 x 8"
 
 
 def test_an_efficientnet_is_no_rival_of_the_paper(real):

@@ -50,7 +50,7 @@ def copies(counts: pd.DataFrame, accuracy: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         counts: set, label, n (slices), copies (of them).
-        accuracy: set, slices (words: "all", "copies", "clean"), value, low, high (0 to 1), n.
+        accuracy: set, slices ("all", "copies of training slices" or "clean"), value, low, high (0 to 1), n.
     """
     sets = list(counts["set"].unique())
     heights = [max((table["set"] == name).sum() for table in (counts, accuracy)) for name in sets]
@@ -61,17 +61,18 @@ def copies(counts: pd.DataFrame, accuracy: pd.DataFrame) -> mpl.figure.Figure:
         at, colour = np.arange(len(part)), theme.COLOURS[1]
         bars.barh(at, part["copies"], color=colour, label="Copies of the study's slices", height=0.7)
         clean = part["n"] - part["copies"]
-        bars.barh(at, clean, left=part["copies"], color=theme.PALE, label="No copy known", height=0.7)
+        bars.barh(at, clean, left=part["copies"], color=theme.PALE, label="No copies", height=0.7)
         for y, row in zip(at, part.itertuples(), strict=True):
             bars.text(row.n, y, f" {row.copies} of {row.n}", va="center", size=7.5)
         bars.set_yticks(at, [class_name(label) for label in part["label"]])
         bars.invert_yaxis()
-        bars.set_title(name, size=9, loc="left")
+        for axis in (bars, points):
+            axis.set_title(name, size=9, loc="left")
         scored = accuracy[accuracy["set"] == name]
         theme.dots(points, theme.percent(scored), np.arange(len(scored)))
-        names = [f"{row.slices.capitalize()} (n = {row.n})" for row in scored.itertuples()]
-        theme.name_rows(points, names)
-    axes[0, 0].margins(x=0.3)
+        words = scored["slices"].replace("clean", "no copies").str.capitalize()
+        theme.name_rows(points, words + " (n = " + scored["n"].astype(str) + ")")
+    axes[0, 0].set_xlim(0, 1.6 * counts["n"].max())  # room for the words beside the bars
     axes[-1, 0].set_xlabel("Slices")
     axes[-1, 1].set_xlabel("Accuracy (%), with its interval")
     theme.legend(figure, axes[0, 0])

@@ -172,16 +172,17 @@ def where_it_looks(table: pd.DataFrame) -> mpl.figure.Figure:
         table: label (class, or "all"), row (words: network, control or ceiling with its grid), kind ("map", "control" or
             "ceiling"), value, low, high (0 to 1).
     """
-    labels, rows = list(table["label"].unique()), list(table["row"].unique())
+    labels, rows = ["all", *theme.colours(table.loc[table["label"] != "all", "label"])], list(table["row"].unique())
     figure, axes = theme.subplots(1, len(labels), 7.4, 1.1 + 0.27 * len(rows), sharey=True, squeeze=False)
     for axis, label in zip(axes[0], labels, strict=True):
         for (kind, colour), marker in zip((KINDS | {"control": theme.GREY}).items(), ("o", "s", "D"), strict=True):
             part = table[(table["label"] == label) & (table["kind"] == kind)]
             theme.dots(axis, theme.percent(part), part["row"].map(rows.index), colour, marker, label=kind.capitalize())
-        axis.set(xlim=(-5, 105), xticks=(0, 50, 100), title="All classes" if label == "all" else class_name(label))
+        axis.set(xlim=(-5, 105), xticks=(0, 50, 100))
+        axis.set_title("All classes" if label == "all" else class_name(label), size=9)
+        axis.set_xlabel("Peak in the tumour\n(% of slices)", size=8)
         theme.name_rows(axis, rows)
     theme.legend(figure, axes[0, 0])
-    figure.supxlabel("Slices whose map peaks inside the tumour (%)", size=9)
     first = table[table["kind"] == "map"]
     names = first["row"] + ", " + first["label"].map(class_name)
     return described(figure, "where_it_looks", rows=theme.told(names, theme.percent(first)))

@@ -59,13 +59,15 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
             rows = table[(table["kind"] == kind) & (table["label"] == label)]
             style = {"colour": theme.colours(labels)[label], "marker": theme.MARKERS[number % 5], "ms": 4.5}
             theme.dots(axis, theme.percent(rows), rows["at"], **style)
-        axis.set_xlabel(f"{SCORES[kind]} (%)", size=9)
+        axis.set_xlabel(f"{SCORES[kind]} (%)", size=8)
         axis.set_xlim(right=100.5)
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
+        axis.tick_params(axis="x", labelsize=8)
     rows = table.drop_duplicates("at").sort_values("at")
     names = [f"{class_name(r.label)} (n = {r.support})" for r in rows.itertuples()]
     for axis in axes[0]:
         theme.name_rows(axis, names, rows["at"])
-    for number, name in enumerate(who):
+    for number, name in enumerate(who if len(who) > 1 else []):
         at = number * (len(labels) + 0.8) + (len(labels) - 1) / 2
         theme.beside_row(axes[0, -1], at, name)
     recall = table[table["kind"] == kinds[0]]
@@ -130,21 +132,32 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, s
     return described(figure, "reliability", **facts)
 
 
-def coverage(table: pd.DataFrame) -> mpl.figure.Figure:
-    """Draw selective.csv: accuracy on the slices that are answered, as the least sure ones are left to a reader."""
-    figure, axis = theme.subplots(1, 1, 6.2, 3.2)
-    said = []
-    for number, (name, part) in enumerate(table.groupby("set", sort=False)):
-        name, colour, values = tables.part_name(name), theme.COLOURS[number % 7], theme.percent(part, "accuracy")
-        axis.fill_between(100 * part["coverage"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
-        axis.plot(100 * part["coverage"], values["value"], color=colour, ls=theme.LINES[number % 5], label=name)
-        half = values["value"].iloc[(part["coverage"] - 0.5).abs().argmin()]
-        said.append(f"{name} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
-    # With few slices answered, intervals reach far down and would flatten the rest.
-    wide = table[table["coverage"] >= 0.1]
-    axis.set(xlim=(0, 100), ylim=(max(0, 100 * wide["low"].min() - 1), 100.3))
-    axis.set(xlabel="Coverage: slices answered, surest first (%)", ylabel="Accuracy of those answered (%)")
-    theme.legend(figure, axis, "outside right center", ncols=1)
+def coverage(table: pd.DataFrame, protocol: str) -> mpl.figure.Figure:
+    """Draw selective.csv: accuracy on the slices that are answered, as the least sure ones are left to a reader.
+
+    A panel for each set, from a fifth of its slices answered on: on fewer, intervals are wider than what is to be seen.
+    `protocol` is the split whose test slices are those called "test".
+    """
+    table = table[table["coverage"] >= 0.2]
+    names = table["set"].str.partition(", ")
+    groups = list(table.assign(who=names[0], part=names[2].replace("", "all")).groupby("who", sort=False))
+    figure, axes = theme.subplots(1, len(groups), 1.0 + 1.7 * len(groups), 2.6, sharey=True, squeeze=False)
+    styles = {"all": ("All slices", 0), "clean": ("Slices that are no copies", 1)}
+    said, lines = [], {}
+    for axis, (who, parts) in zip(axes[0], groups, strict=True):
+        title = theme.in_print(protocol) if who == "test" else tables.part_name(who)
+        axis.set_title(title, size=9)
+        for part, curve in parts.groupby("part", sort=False):
+            (words, number), values = styles[part], theme.percent(curve, "accuracy")
+            x, colour = 100 * curve["coverage"], theme.COLOURS[number]
+            axis.fill_between(x, values["low"], values["high"], color=colour, alpha=0.15, lw=0)
+            (lines[words],) = axis.plot(x, values["value"], color=colour, ls=theme.LINES[number])
+            half = values["value"].iloc[(curve["coverage"] - 0.5).abs().argmin()]
+            whose = " ".join(f"{title}, {words}".split())
+            said.append(f"{whose} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
+        axis.set(xlim=(20, 100), xticks=(20, 60, 100), xlabel="Slices answered (%)")
+    axes[0, 0].set(ylim=(None, 100.5), ylabel="Accuracy of those\nanswered (%)")
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2, fontsize=8)
     return described(figure, "coverage", rows="; ".join(said))
 
 
@@ -172,4 +185,4 @@ def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
     figure.supxlabel("Strength (0: as it is)", size=9)
     figure.supylabel("Accuracy (%)", size=9)
     theme.legend(figure, axes[0, 0])
-    return described(figure, "robustness", rows="; ".join(said))
+    return described(figure, "robustness", n=table["n"].max(), rows="; ".join(said))

@@ -45,6 +45,7 @@ def drawn(kept: digest.Kept) -> dict:
     if fits is not None:
         fits = fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)]
     reliability = functools.partial(performance.reliability, slices="test slices, patients apart, T of the other folds")
+    coverage = functools.partial(performance.coverage, protocol=kept.about["parameters"]["comparison"]["protocol"])
     figures = {
         "ladder": (claims.ladder, digest.ladder(kept)),
         "patient_flow": (data.patient_flow, digest.flow(kept)),
@@ -53,8 +54,8 @@ def drawn(kept: digest.Kept) -> dict:
         "shared_patients": (data.crossing, kept["splits"]),
         "errors": (performance.confusion, digest.own(kept, "confusion")[0]),
         "classes": (performance.per_class, digest.own(kept, "per_class")[0]),
-        "curves": (performance.roc, digest.own(kept, "roc")[0]),
-        "coverage": (performance.coverage, kept["selective"]),
+        "curves": (performance.roc, digest.own(kept, "roc")[0], digest.own(kept, "per_class")[0]),
+        "coverage": (coverage, kept["selective"]),
         "spoiled": (performance.robustness, kept["robustness"]),
         "fits": (learning.fits, fits),
         "copies": (external.copies, *(digest.copies(kept) or [None])),
@@ -72,6 +73,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     if not kept.of_the_paper:  # what is said of the paper and of Figshare's slices is not of this data set
         limitations = limitations[limitations.index("\n## The task") :]
+    limitations = limitations[limitations.index("\n## ") : limitations.index("\n## Use")].replace("\n## ", "\n### ")
     return {
         "figures": figures,
         "measured": measured(kept),
@@ -79,15 +81,15 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "claims": [_claim(row) for row in _rows(claimed)],
         "classes": [] if confusion is None else _rows(digest.per_class(confusion)),
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
-        "calibration": _rows(kept["calibration"]),
+        "calibration": _rows(digest.calibrated(kept)),
         "foreign": _rows(kept["foreign"]),
         "set_name": tables.part_name,
         "costs": _rows(digest.costs(kept)),
         "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.of_the_paper else [],
         # Fits of an earlier network are of no row here.
         "again": [row for row in _rows(_csv(kept.folder / "reproduced.csv")) if row["id"] in fits],
-        "limitations": [words.strip(" ,.") for words in re.findall(r"^- \*\*(.+?)\*\*", limitations, re.M)],
-        "cost_split": theme.in_print(kept.about["parameters"]["comparison"]["protocol"]).replace("\n", " "),
+        "limitations": limitations.strip(),
+        "first_fit": _first_fit(kept),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
         "profile": profile,
         "part_name": tables.part_name,
@@ -197,17 +199,29 @@ def findings(kept: digest.Kept) -> list[str]:
     sets = digest.second_sets(kept)
     if sets:
         made.append(
-            f"**The second set is the first.** {'; '.join(_second(kept, name, part) for name, part in sets.items())}."
+            "**The second set is the first.** Of the classes that the study knows, copies of its slices are "
+            f"{', '.join(_second(kept, name, part) for name, part in sets.items())}; by the network of {_first_fit(kept)}."
         )
     table, protocol = digest.own(kept, "confusion")
     if table is not None:
         worst = digest.per_class(table).sort_values("recall").iloc[0]
         words = tables.WORDS["words"].get(protocol, protocol)
+        scores = digest.own(kept, "per_class")[0]
+        recall = f"{100 * worst['recall']:.1f} %"
+        if scores is not None:
+            recall = _interval(scores.set_index("score").loc[f"recall_{worst['label']}"])
         made.append(
             f"**Classes differ.** Of {worst['support']} slices of {theme.class_name(worst['label']).lower()}, "
-            f"{100 * worst['recall']:.1f} % are recognised ({words}), the fewest of the classes."
+            f"{recall} are recognised ({words}), the fewest of the classes."
         )
     return made
+
+
+def _first_fit(kept: digest.Kept) -> str:
+    """Name the fit that second sets and costs are told of: the comparison's first."""
+    comparison = kept.about["parameters"]["comparison"]
+    protocol = theme.in_print(comparison["protocol"]).replace("\n", " ")
+    return f"{protocol[:1].lower()}{protocol[1:]}, seed {comparison['seeds'][0]}"
 
 
 def _rests(kept: digest.Kept) -> list[str]:
@@ -238,14 +252,14 @@ def _rests(kept: digest.Kept) -> list[str]:
 
 def _second(kept: digest.Kept, name: str, part: pd.DataFrame) -> str:
     rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
+    whole = f"{100 * copied:.0f} % of {name} ({100 * rows.loc['all', 'value']:.1f} % right as downloaded"
     if not rows.loc["clean", "n"]:
-        return f"all tumour slices of {name} are copies of the study's"
+        return f"{whole})"
     clean = rows.loc["clean", [c for c in part if c.startswith("n_")]].astype(int)
     most = theme.class_name(clean.idxmax().removeprefix("n_")).lower()
     return (
-        f"{100 * copied:.0f} % of the tumour slices of {name} are copies of the study's: "
-        f"{100 * rows.loc['all', 'value']:.1f} % are right as downloaded, {_interval(rows.loc['clean'])} of the "
-        f"{int(rows.loc['clean', 'n'])} that are no copies ({clean.max()} of them {most})"
+        f"{whole}, {_interval(rows.loc['clean'])} of the {int(rows.loc['clean', 'n'])} that are no copies, {clean.max()} of "
+        f"them {most})"
     )
 
 
@@ -261,7 +275,8 @@ def _claim(row: dict) -> dict[str, str]:
     if paper and not pd.isna(row.get("paper_low")):
         paper += f" ({100 * row['paper_low']:.1f} to {100 * row['paper_high']:.1f})"
     ours = readable.interval(*cells.values(), kind)
-    return {"claim": row["claim"], "paper": paper, "ours": ours, "verdict": row["verdict"]}
+    against = f"; {row['assumption']}" if not paper and not pd.isna(row["assumption"]) else ""
+    return {"claim": row["claim"] + against, "paper": paper, "ours": ours, "verdict": row["verdict"]}
 
 
 def _holds(name: str) -> str:

@@ -87,7 +87,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
     rows += _voted(kept["patients"])
     for name, part in second_sets(kept).items():
         for r in part[part["slices"].isin(["all", "clean"]) & (part["n"] > 0)].itertuples():
-            words = {"all": "As downloaded", "clean": "Without its copies"}[r.slices]
+            words = {"all": "As downloaded", "clean": "Slices that are no copies"}[r.slices]
             rows.append((name, words, r.value, r.low, r.high, r.n, "slices"))
     table = pd.DataFrame(rows, columns=["group", "row", "value", "low", "high", "n", "unit"])
     return table.assign(wrong=((1 - table["value"]) * table["n"]).round().astype(int))
@@ -134,15 +134,19 @@ def copies(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 
 
 def looks(kept: Kept) -> pd.DataFrame | None:
-    """Return what `figures.gradcam.where_it_looks` draws of the network and its variants; None where no map is kept."""
+    """Return what `figures.gradcam.where_it_looks` draws of the network and its variants; None where no map is kept.
+
+    A control stands once, on the grid that suits it best over all slices, the best first.
+    """
     table = kept["gradcam_summary"]
     if table is None:
         return None
     table = table[(table["score"] == "pointing") & table["by"].isin(["all", "label"])]
     table = table[table["model"].str.split("/").str[0] == kept.model]
-    first = table["model"].iloc[0]
-    # Controls belong to the first network's grid; another's would stand in rows of the same name.
-    table = table[(table["kind"] == "map") | (table["model"] == first)]
+    whole = table[(table["by"] == "all") & (table["kind"] == "control")].sort_values("mean", ascending=False)
+    best = whole.drop_duplicates("method").set_index("method")[["model", "grid"]].agg(tuple, axis=1)
+    chosen = table[["model", "grid"]].agg(tuple, axis=1) == table["method"].map(best)
+    table = table[(table["kind"] != "control") | chosen]
     words = table["method"].replace({method: tables.WORDS["words"][method] for method in cams.METHODS})
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
     recipe = table["model"].map(tables.model_name).str.partition(", ")[2].str.replace("_", " ")
@@ -151,8 +155,8 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     if table["grid"].nunique() > 1:
         words = words + " (" + table["grid"] + ")"
     made = table.assign(row=words, label=np.where(table["by"] == "all", "all", table["group"]), value=table["mean"])
-    order = ["map", "control", "ceiling", *dict.fromkeys(["all", *made["label"]])]
-    made = made.sort_values(["kind", "label"], key=lambda column: column.map(order.index))
+    order = ["map", "control", "ceiling", *dict.fromkeys(["all", *made["label"]]), *best.index, *made["method"]]
+    made = made.sort_values(["kind", "label", "method"], key=lambda column: column.map(order.index))
     return made[["label", "row", "kind", "value", "low", "high"]]
 
 
@@ -221,6 +225,33 @@ def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
     return before, after, float(np.mean(list(temperatures.values())))
 
 
+def calibrated(kept: Kept) -> pd.DataFrame | None:
+    """Return how far confidence lies from accuracy before and after scaling, a row a set: all slices, and those without copies.
+
+    Returns:
+        slices, n, temperature, accuracy, confidence_before, confidence_after, ece_before, ece_after. The first row is of the
+        proposed network's folds with patients apart, where their predictions are kept. None where no calibration is kept.
+    """
+    table, apart = kept["calibration"], reliability(kept)
+    if table is None:
+        return None
+    keys = ["slices", "n", "accuracy"]
+    table = table[~table["slices"].str.contains("copies|overlapping")]
+    after = table[table["scaling"] == "after"].set_index(keys)[["temperature", "confidence", "ece"]]
+    before = table[table["scaling"] == "before"].set_index(keys)[["confidence", "ece"]]
+    made = after.join(before, lsuffix="_after", rsuffix="_before").reset_index()
+    if apart is not None:
+        *bins, temperature = apart
+        row = {"slices": "group_folds", "temperature": temperature}
+        for when, each in zip(("before", "after"), bins, strict=True):
+            weights = each["n"] / each["n"].sum()
+            row |= {"n": each["n"].sum(), "accuracy": (weights * each["accuracy"]).sum()}
+            row[f"confidence_{when}"] = (weights * each["confidence"]).sum()
+            row[f"ece_{when}"] = (weights * (each["confidence"] - each["accuracy"]).abs()).sum()
+        made = pd.concat([pd.DataFrame([row]), made], ignore_index=True)
+    return made
+
+
 def flow(kept: Kept) -> pd.DataFrame | None:
     """Return what `figures.data.patient_flow` draws of the strictest split; None where patients are unknown."""
     data, split = kept["dataset"], kept["splits"]
@@ -243,15 +274,17 @@ def flow(kept: Kept) -> pd.DataFrame | None:
 def costs(kept: Kept) -> pd.DataFrame | None:
     """Return what each network costs, in single precision, beside its accuracy where it was fitted.
 
-    image_size is that of the fit, image_size_cost that of the cost; accuracy is of the comparison's first fit.
+    image_size and macs are those of the fit, image_size_cost that of the cost; accuracy is of the comparison's first fit.
     """
     table, fits = kept["cost"], kept["models"]
     if table is None or fits is None:
         return None
     comparison = kept.about["parameters"]["comparison"]
     same = (fits["protocol"] == comparison["protocol"]) & (fits["seed"] == comparison["seeds"][0]) & (fits["fold"] == 0)
-    fitted = fits[same].drop_duplicates("model").set_index("model")[["weights", "accuracy", "image_size"]]
-    table = table[table["precision"] == "float32"].rename(columns={"image_size": "image_size_cost"})
+    fitted = fits[same].drop_duplicates("model").set_index("model")[["weights", "accuracy", "image_size", "macs"]]
+    table = (
+        table[table["precision"] == "float32"].rename(columns={"image_size": "image_size_cost"}).drop(columns="macs")
+    )
     table = table.join(fitted, on="model")
     start = table["weights"].map({"random": "random", "imagenet": "pretrained"}).fillna("not fitted")
     return table.assign(start=start)

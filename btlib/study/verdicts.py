@@ -36,6 +36,8 @@ class Finding(NamedTuple):
     """Why the number tests no claim: the whole verdict."""
     data: str = ""
     """What it was measured on, where that is not the study's own data."""
+    against: str = ""
+    """What it is a difference from, where that is no number of the paper."""
 
 
 def listed_claims() -> dict[str, dict]:
@@ -47,7 +49,7 @@ def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict on two uncertain numbers.
 
     paper_low and paper_high are Wilson's interval, the widest of those that the paper's unknown test size (assumption)
-    allows. The verdict is ours against the paper's number, or against 0 where the claim has none: "higher", "lower",
+    allows; it also names the control that a claim without a number is judged against. The verdict is ours against the paper's number, or against 0 where the claim has none: "higher", "lower",
     "cannot be told apart" (also where the possible sizes do not agree), "not tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, and its numbers do not stand here.
     """
     rows = []
@@ -60,6 +62,7 @@ def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
         paper = np.nan if claim["value"] is None else claim["value"]
         bounds = (min(i.low for i in theirs), max(i.high for i in theirs)) if theirs else (np.nan, np.nan)
         data = "" if np.isnan(ours.value) else ours.data or said_of(study.data)
+        assumption = assumption or ours.against
         rows.append((claim["text"], paper, *bounds, *ours[:3], _verdict(study, ours, theirs), data, assumption))
     names = ["claim", "paper", "paper_low", "paper_high", "ours", "low", "high", "verdict", "data", "assumption"]
     return pd.DataFrame(rows, columns=names)
@@ -116,7 +119,8 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         best = whole[first & (whole["score"] == "energy")].sort_values("control_mean").iloc[-1]
         # Bounds of a difference from two intervals: cautious.
         ends = (("mean", "control_mean"), ("low", "control_high"), ("high", "control_low"))
-        findings["gradcam"] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends))
+        control = f"best control: {best['control']}, {best['control_grid']}"
+        findings["gradcam"] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends), against=control)
     return findings | _outside(study, _read(study, "cross_dataset"))
 
 
