@@ -532,8 +532,8 @@ def test_leakage_is_a_ladder_of_splits_in_the_order_of_their_strictness():
     pooled = MODELS.iloc[:1].assign(seed="all", accuracy=0.5)
     figure = claims.leakage(pd.concat([MODELS[::-1], pooled]).assign(n_test=50))
     axis = figure.axes[0]
-    assert [x for xs, _ in points(axis) for x in xs] == pytest.approx([99.35, 90, 98, 88, 91])
-    assert [t for t in texts(axis) if "wrong" in t] == [f"{n} of 50 wrong" for n in (5, 1, 6, 4)]
+    assert [x for xs, _ in points(axis) for x in xs] == pytest.approx([99.35, 90, 98, 91, 88])
+    assert [t for t in texts(axis) if "wrong" in t] == [f"{n} of 50 wrong" for n in (5, 1, 4, 6)]
     assert [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] == pytest.approx([99.35])
     assert "The paper, As printed 99.35 %; Slices at random, hold-out, Seed 1 90.0 % (87.0 to 93.0)" in figure.alt
 

@@ -25,9 +25,9 @@ PROTOCOLS = {
     "image_folds": Protocol("image_id", "folds", "slices at random, folds"),
     "patient_holdout": Protocol("patient_id", "holdout", "patients apart, hold-out"),
     "patient_folds": Protocol("patient_id", "folds", "patients apart, folds"),
+    "author_folds": Protocol("patient_id", "author", "the author's patient folds"),
     "group_holdout": Protocol("patient_group", "holdout", "patient groups apart, hold-out"),
     "group_folds": Protocol("patient_group", "folds", "patient groups apart, folds"),
-    "author_folds": Protocol("patient_id", "author", "the author's patient folds"),
     "published": Protocol("image_id", "published", "the publisher's test part"),
 }
 """Every protocol by its name; a new one is a row. COLUMN_holdout and COLUMN_folds name any manifest column besides, also one
