@@ -89,7 +89,7 @@ def kept_of(tmp_path, **frames):
     (tmp_path / "tables").mkdir(parents=True)
     for name, frame in frames.items():
         frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
-    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet"}, "statistics": {"level": 0.95}, "data": {"source": "figshare"}, '
+    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet", "recipe": "guided"}, "statistics": {"level": 0.95}, "data": {"source": "figshare"}, '
     about += '"comparison": {"protocol": "image_holdout", "seeds": [0]}}, "data": [], "fits": []}'
     (tmp_path / "provenance.json").write_text(about)
     return digest.Kept(tmp_path)
@@ -134,7 +134,7 @@ def test_what_the_answer_rests_on_is_told_by_fills_that_were_never_trained_on(tm
     (told,) = findings.findings(kept_of(tmp_path / "both", gradcam_erase=pd.DataFrame(rows + plain, columns=columns)))
     assert told == (
         "**What the answer rests on.** With the tumour erased, by fills that the network never trained on, 65.0 to 72.0 % of "
-        "slices are right (a plain network's: 81.0 to 84.0 %); with as much erased elsewhere 90.0 to 93.0 %, whole 94.0 % (a "
+        "slices are right, by fill (a plain network's: 81.0 to 84.0 %); with as much erased elsewhere 90.0 to 93.0 %, whole 94.0 % (a "
         "plain network's: 95.0 %)."
     )
     (alone,) = findings.findings(kept_of(tmp_path / "alone", gradcam_erase=pd.DataFrame(rows, columns=columns)))

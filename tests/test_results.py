@@ -147,6 +147,8 @@ def test_maps_are_judged_against_the_best_control_over_all_slices(real):
     assert found[:3] == pytest.approx((0.25 - 0.12, 0.24 - 0.13, 0.26 - 0.11))
     claims = verdicts.claims(real, {"gradcam": found}).set_index("verdict")
     assert claims.loc["higher", "assumption"] == "best control: control 1, 8 x 8"
+    plain = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))["gradcam_plain"]
+    assert plain[:3] == pytest.approx((0.05 - 0.2, 0.24 - 0.11, 0.26 - 0.09))
 
 
 def test_an_efficientnet_is_no_rival_of_the_paper(real):

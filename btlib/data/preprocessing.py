@@ -102,7 +102,7 @@ def prepare(
     picture = np.array(_cut(grey, box).resize(size, Image.Resampling.BICUBIC))
     if mask is None:
         return picture, np.zeros(size, np.uint8)
-    covered = _cut(np.asarray(mask, bool).astype(np.uint8) * 255, box).resize(size, Image.Resampling.BOX)
+    covered = _cut(np.ascontiguousarray(mask, bool).view(np.uint8) * 255, box).resize(size, Image.Resampling.BOX)
     return picture, (np.asarray(covered) > 127).astype(np.uint8)
 
 
@@ -138,7 +138,9 @@ def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         image = image.astype(np.uint8)
     if image.dtype.kind in "iu" and int(image.max()) - int(image.min()) < 65_536:
         start = int(image.min())
-        where = image.astype(np.int64, order="C")  # MATLAB's slices come by columns: what follows is twice as fast by rows
+        where = image.astype(
+            np.int64, order="C"
+        )  # MATLAB's slices come by columns: what follows is twice as fast by rows
         where -= start
         return np.arange(start, int(image.max()) + 1, dtype=np.float64), where
     return image.astype(np.float64), None

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from btlib.data import splits
 from btlib.figures import theme
 from btlib.figures.theme import class_name, described
 from btlib.study import tables
@@ -52,7 +53,7 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
     who, labels = list(table["who"].unique()), list(theme.colours(table["label"]))
     kinds = [kind for kind in SCORES if kind in set(table["kind"])]
     height = 0.9 + 0.19 * len(who) * (len(labels) + 0.8)
-    figure, axes = theme.subplots(1, len(kinds), 7.4, height, sharey=True, squeeze=False)
+    figure, axes = theme.subplots(1, len(kinds), 7.4, height, sharex=True, sharey=True, squeeze=False)
     table["at"] = table["who"].map(who.index) * (len(labels) + 0.8) + table["label"].map(labels.index)
     for axis, kind in zip(axes[0], kinds, strict=True):
         for number, label in enumerate(labels):
@@ -60,9 +61,8 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
             style = {"colour": theme.colours(labels)[label], "marker": theme.MARKERS[number % 5], "ms": 4.5}
             theme.dots(axis, theme.percent(rows), rows["at"], **style)
         axis.set_xlabel(f"{SCORES[kind]} (%)", size=8)
-        axis.set_xlim(right=100.5)
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
         axis.tick_params(axis="x", labelsize=8)
+    axes[0, 0].set_xlim(100 * table["low"].min() - 1, 100.5)
     rows = table.drop_duplicates("at").sort_values("at")
     names = [f"{class_name(r.label)} (n = {r.support})" for r in rows.itertuples()]
     for axis in axes[0]:
@@ -85,9 +85,9 @@ def roc(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> mpl.figur
     figure, (whole, corner) = theme.subplots(1, 2, 7.4, 2.8)
     name, palette, said = " ".join(theme.in_print(table["protocol"].iloc[0]).split()), theme.colours(table["label"]), []
     for number, (label, curve) in enumerate(table.groupby("label", sort=False)):
-        text = f"{class_name(label)}: {curve['auc'].iloc[0]:.4f}"
+        text = f"{class_name(label)}: {curve['auc'].iloc[0]:.3f}"
         if f"auc_{label}" in bounds:
-            text += "\n({:.4f} to {:.4f})".format(*bounds[f"auc_{label}"])
+            text += "\n({:.3f} to {:.3f})".format(*bounds[f"auc_{label}"])
         style = {"color": palette[label], "ls": theme.LINES[number % 5], "lw": 1.8, "label": text}
         for axis in (whole, corner):
             axis.plot(curve["fpr"], curve["tpr"], **style)
@@ -135,17 +135,21 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, temperature: float, s
 def coverage(table: pd.DataFrame, protocol: str) -> mpl.figure.Figure:
     """Draw selective.csv: accuracy on the slices that are answered, as the least sure ones are left to a reader.
 
-    A panel for each set, from a fifth of its slices answered on: on fewer, intervals are wider than what is to be seen.
-    `protocol` is the split whose test slices are those called "test".
+    A panel for each set, or protocol, from a fifth of its slices answered on: on fewer, intervals are wider than what is to
+    be seen. `protocol` is the split whose test slices are those called "test".
     """
     table = table[table["coverage"] >= 0.2]
     names = table["set"].str.partition(", ")
     groups = list(table.assign(who=names[0], part=names[2].replace("", "all")).groupby("who", sort=False))
-    figure, axes = theme.subplots(1, len(groups), 1.0 + 1.7 * len(groups), 2.6, sharey=True, squeeze=False)
+    figure, axes = theme.subplots(1, len(groups), 1.2 + 1.4 * len(groups), 2.6, sharey=True, squeeze=False)
     styles = {"all": ("All slices", 0), "clean": ("Slices that are no copies", 1)}
     said, lines = [], {}
     for axis, (who, parts) in zip(axes[0], groups, strict=True):
-        title = theme.in_print(protocol) if who == "test" else tables.part_name(who)
+        title = (
+            theme.in_print(protocol if who == "test" else who)
+            if who in ("test", *splits.PROTOCOLS)
+            else tables.part_name(who)
+        )
         axis.set_title(title, size=9)
         for part, curve in parts.groupby("part", sort=False):
             (words, number), values = styles[part], theme.percent(curve, "accuracy")
@@ -155,7 +159,7 @@ def coverage(table: pd.DataFrame, protocol: str) -> mpl.figure.Figure:
             half = values["value"].iloc[(curve["coverage"] - 0.5).abs().argmin()]
             whose = " ".join(f"{title}, {words}".split())
             said.append(f"{whose} {values['value'].iloc[-1]:.1f} % of all, {half:.1f} % of the surest half")
-        axis.set(xlim=(20, 100), xticks=(20, 60, 100), xlabel="Slices answered (%)")
+        axis.set(xlim=(20, 100), xticks=(20, 60, 100), xlabel="Answered (%)")
     axes[0, 0].set(ylim=(None, 100.5), ylabel="Accuracy of those\nanswered (%)")
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2, fontsize=8)
     return described(figure, "coverage", rows="; ".join(said))

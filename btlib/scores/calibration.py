@@ -100,6 +100,13 @@ def accuracy_coverage(y, probabilities, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(answered | {"accuracy": accuracy, "risk": 1 - accuracy, "low": low, "high": high})
 
 
+def selective(y, probabilities, level: float = 0.95) -> pd.DataFrame:
+    """Return the rows of `accuracy_coverage` that first reach each five per cent of coverage."""
+    whole = accuracy_coverage(y, probabilities, level)
+    reached = np.searchsorted(whole["coverage"].to_numpy(), np.linspace(0.05, 1, 20) - 1e-9)
+    return whole.iloc[np.unique(np.minimum(reached, len(whole) - 1))].copy()
+
+
 def known_scores(logits) -> dict[str, np.ndarray]:
     """Score how much a slice looks like what the model was trained on; higher is more familiar for all three, float64 (n,).
 

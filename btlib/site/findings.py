@@ -55,7 +55,7 @@ def drawn(kept: digest.Kept) -> dict:
         "errors": (performance.confusion, digest.own(kept, "confusion")[0]),
         "classes": (performance.per_class, digest.own(kept, "per_class")[0]),
         "curves": (performance.roc, digest.own(kept, "roc")[0], digest.own(kept, "per_class")[0]),
-        "coverage": (coverage, kept["selective"]),
+        "coverage": (coverage, digest.answered(kept)),
         "spoiled": (performance.robustness, kept["robustness"]),
         "fits": (learning.fits, fits),
         "copies": (external.copies, *(digest.copies(kept) or [None])),
@@ -85,6 +85,8 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "foreign": _rows(kept["foreign"]),
         "set_name": tables.part_name,
         "costs": _rows(digest.costs(kept)),
+        "own_rows": _own_rows(kept),
+        "own_model": kept.model,
         "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.of_the_paper else [],
         # Fits of an earlier network are of no row here.
         "again": [row for row in _rows(_csv(kept.folder / "reproduced.csv")) if row["id"] in fits],
@@ -99,6 +101,15 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "words": tables.WORDS["words"],
         "sets": profile != "nickparvar" and (home() / "reports" / "nickparvar" / "README.md").exists(),
     }
+
+
+def _own_rows(kept: digest.Kept) -> list[dict]:
+    """This study's accuracy under each split, for the table of earlier papers."""
+    if kept["leakage"] is None:
+        return []
+    last = kept["leakage"].drop_duplicates("protocol", keep="last")
+    apart = last["protocol"].isin(digest.APART).map({True: "yes", False: "no"})
+    return _rows(last.assign(apart=apart, split=[" ".join(theme.in_print(name).split()) for name in last["protocol"]]))
 
 
 def _csv(path: Path) -> pd.DataFrame | None:
@@ -123,7 +134,7 @@ def measured(kept: digest.Kept) -> dict[str, str]:
     erased = "trained with erased tumours" if recipe.get("erase") else "no tumours erased in training"
     train, validation = ([f[key] for f in fits] for key in ("n_train", "n_validation"))
     more = f"{min(validation)} to {max(validation)} more held out for validation"
-    held = more if max(validation) else "none held out"
+    held = more if max(validation) else "no validation part"
     data, hardware = next(d for d in kept.about["data"] if d["name"] == "data"), kept.about["hardware"]
     named = {"phantom": "made-up slices (phantoms), which say nothing about patients", "figshare": "Figshare 1512427"}
     source = about["data"].get("origin") or named.get(data["source"], data["path"])
@@ -179,7 +190,7 @@ def findings(kept: digest.Kept) -> list[str]:
             how = "as published" if loose == "published" else "at random"
             gap, low, high = (-100 * other[c] for c in ("difference", "difference_high", "difference_low"))
             made.append(
-                f"**The split decides.** {100 * one['accuracy']:.1f} % of slices are right when slices are split {how}, "
+                f"**What the split takes.** {100 * one['accuracy']:.1f} % of slices are right when slices are split {how}, "
                 f"{100 * other['accuracy']:.1f} % when patient groups are kept apart: {gap:.1f} points less "
                 f"({low:.1f} to {high:.1f})."
             )
@@ -188,33 +199,31 @@ def findings(kept: digest.Kept) -> list[str]:
         rows = looks[looks["label"] == "all"].set_index("row")
         maps = rows[rows["kind"] == "map"]
         plain = maps[maps.index.str.startswith(maps.index[0].split(",")[0] + ", plain")]
-        beside = f", a plain network's on {_interval(plain.iloc[0])}" if len(plain) else ""
+        beside = f"; a plain network's on {_of_ceiling(rows, plain.iloc[0])}" if len(plain) else ""
         blind = rows[(rows["kind"] == "control") & rows.index.str.startswith(digest.BLIND)]
         control = blind.sort_values("value").iloc[-1]
         made.append(
-            f"**Where it looks.** The map peaks inside the tumour on {_interval(maps.iloc[0])} of test slices{beside}; the best "
+            f"**Where it looks.** The map peaks inside the tumour on {_of_ceiling(rows, maps.iloc[0])}{beside}; the best "
             f"control that does not see the slice, {control.name.split(' (')[0]}, on {_interval(control)}."
         )
     made += _rests(kept)
-    sets = digest.second_sets(kept)
+    sets, (scores, protocol) = digest.second_sets(kept), digest.own(kept, "per_class")
     if sets:
-        made.append(
-            "**The second set is the first.** Of the classes that the study knows, copies of its slices are "
-            f"{', '.join(_second(kept, name, part) for name, part in sets.items())}; by the network of {_first_fit(kept)}."
-        )
-    table, protocol = digest.own(kept, "confusion")
-    if table is not None:
-        worst = digest.per_class(table).sort_values("recall").iloc[0]
+        made.append(_second(kept, sets))
+    if scores is not None:
+        recalls = scores[scores["score"].str.startswith("recall_")].sort_values("value")
+        told = _listed(f"{_interval(r)} of {_class(r['score'].removeprefix('recall_'))}" for _, r in recalls.iterrows())
         words = tables.WORDS["words"].get(protocol, protocol)
-        scores = digest.own(kept, "per_class")[0]
-        recall = f"{100 * worst['recall']:.1f} %"
-        if scores is not None:
-            recall = _interval(scores.set_index("score").loc[f"recall_{worst['label']}"])
-        made.append(
-            f"**Classes differ.** Of {worst['support']} slices of {theme.class_name(worst['label']).lower()}, "
-            f"{recall} are recognised ({words}), the fewest of the classes."
-        )
+        made.append(f"**Classes.** With {words}, {told} are recognised.")
     return made
+
+
+def _of_ceiling(rows: pd.DataFrame, drawn: pd.Series) -> str:
+    """Say a map's score, and the ceiling of its grid, from `digest.looks` of all slices."""
+    grid = drawn.name.partition(" (")[2]
+    ceiling = rows[(rows["kind"] == "ceiling") & rows.index.str.endswith(grid)]
+    allowed = f", where its grid allows {100 * ceiling['value'].iloc[0]:.0f} %" if len(ceiling) else ""
+    return f"{_interval(drawn)} of test slices{allowed}"
 
 
 def _first_fit(kept: digest.Kept) -> str:
@@ -233,6 +242,8 @@ def _rests(kept: digest.Kept) -> list[str]:
     networks = dict(list(table.groupby("model", sort=False)))
     own = networks.pop(table["model"].iloc[0])
     fills = own.loc[~own["trained"], "fill"]
+    counts = kept["confusion"]
+    most = "" if counts is None else _most(digest.own(kept, "confusion")[0])
 
     def said(rows, region):
         shares = 100 * rows.loc[(rows["erased"] == region) & rows["fill"].isin(fills), "accuracy"]
@@ -246,21 +257,46 @@ def _rests(kept: digest.Kept) -> list[str]:
     erased, intact = (f" (a plain network's: {share})" if share else "" for share in told)
     return [
         f"**What the answer rests on.** With the tumour erased, by fills that the network never trained on, {said(own, 'tumour')} "
-        f"of slices are right{erased}; with as much erased elsewhere {said(own, 'elsewhere')}, whole {whole(own)}{intact}."
+        f"of slices are right, by fill{erased}; with as much erased elsewhere {said(own, 'elsewhere')}, whole {whole(own)}"
+        f"{intact}{most}."
     ]
 
 
-def _second(kept: digest.Kept, name: str, part: pd.DataFrame) -> str:
-    rows, copied = part.set_index("slices"), digest.share_of_copies(kept)[name]
-    whole = f"{100 * copied:.0f} % of {name} ({100 * rows.loc['all', 'value']:.1f} % right as downloaded"
-    if not rows.loc["clean", "n"]:
-        return f"{whole})"
-    clean = rows.loc["clean", [c for c in part if c.startswith("n_")]].astype(int)
-    most = theme.class_name(clean.idxmax().removeprefix("n_")).lower()
-    return (
-        f"{whole}, {_interval(rows.loc['clean'])} of the {int(rows.loc['clean', 'n'])} that are no copies, {clean.max()} of "
-        f"them {most})"
+def _most(confusion: pd.DataFrame) -> str:
+    n = confusion.groupby("label")["n"].sum()
+    return f"; to call all {_class(n.idxmax())} would be right on {100 * n.max() / n.sum():.1f} %"
+
+
+def _second(kept: digest.Kept, sets: dict[str, pd.DataFrame]) -> str:
+    """Say how much of second sets is copies, how right a network is there, and on the class that most of the rest is of."""
+    copied = digest.share_of_copies(kept)
+    shares = _listed(f"{100 * copied[name]:.0f} % of {name}" for name in sets)
+    told = f"**The second set is the first.** Of the classes that the study knows, {shares} are copies of the study's slices"
+    whole = _listed(f"{100 * part.set_index('slices').loc['all', 'value']:.1f} %" for part in sets.values())
+    told += f". Right are {whole} as downloaded, by the network of {_first_fit(kept)}"
+    clean = {name: part.set_index("slices").loc["clean"] for name, part in sets.items()}
+    clean = {name: row for name, row in clean.items() if row["n"]}
+    if not clean:
+        return f"{told}."
+    labels = {name: digest.commonest(sets[name]) for name in clean}
+    most = _listed(
+        f"{int(r[f'n_{labels[name]}'])} of {int(r['n'])} {_class(labels[name])}" for name, r in clean.items()
     )
+    told += f", and {_listed(map(_interval, clean.values()))} of the slices that are no copies. These are of one class for the "
+    told += f"most part ({most})"
+    recalls = [r.get(f"recall_{labels[name]}") for name, r in clean.items()]
+    if pd.notna(recalls).all():
+        told += f", of which {_listed(f'{100 * recall:.1f} %' for recall in recalls)} are right"
+    return f"{told}."
+
+
+def _listed(words) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _class(label: str) -> str:
+    return theme.class_name(label).lower()
 
 
 def _interval(row) -> str:

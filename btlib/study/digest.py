@@ -77,7 +77,7 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
     if kept.of_the_paper:
         right = round(PAPER * SLICES)
         interval = share(right, SLICES, kept.about["parameters"]["statistics"]["level"])
-        rows.append((PRINTED, f"As printed: {right} of {SLICES}, if a fifth", PAPER, *interval[1:], SLICES, "slices"))
+        rows.append((PRINTED, f"As printed; {right} of {SLICES} if a fifth", PAPER, *interval[1:], SLICES, "slices"))
     single = split[split["seed"].astype(str) != "all"]
     for r in single.itertuples():
         seed = f", seed {r.seed}" if (single["protocol"] == r.protocol).sum() > 1 else ""
@@ -87,7 +87,10 @@ def ladder(kept: Kept) -> pd.DataFrame | None:
     rows += _voted(kept["patients"])
     for name, part in second_sets(kept).items():
         for r in part[part["slices"].isin(["all", "clean"]) & (part["n"] > 0)].itertuples():
-            words = {"all": "As downloaded", "clean": "Slices that are no copies"}[r.slices]
+            words = "As downloaded"
+            if r.slices == "clean":  # accuracy there is one class's for the most part
+                label = commonest(part)
+                words = f"No copies ({getattr(r, f'n_{label}')} {tables.WORDS['words'].get(label, label)})"
             rows.append((name, words, r.value, r.low, r.high, r.n, "slices"))
     table = pd.DataFrame(rows, columns=["group", "row", "value", "low", "high", "n", "unit"])
     return table.assign(wrong=((1 - table["value"]) * table["n"]).round().astype(int))
@@ -99,7 +102,7 @@ def _voted(patients: pd.DataFrame | None) -> list[tuple]:
         return []
     rows = patients[(patients["label"] == "all") & (patients["rule"] == "mean probability")]
     protocol = next((p for p in APART if p in set(rows["protocol"])), None)
-    words = f"{ROWS.get(protocol)}, each patient's slices together"
+    words = f"{ROWS.get(protocol)}, by patient"
     first = rows[rows["protocol"] == protocol].head(1)
     return [("Patients apart", words, r.accuracy, r.low, r.high, r.patients, "patients") for r in first.itertuples()]
 
@@ -108,15 +111,22 @@ def second_sets(kept: Kept) -> dict[str, pd.DataFrame]:
     """Return for each second data set, by its name in print, its accuracy on all slices, on copies and on the rest.
 
     Returns:
-        slices ("all", "copies of training slices", "clean"), value, low, high (0 to 1), n. Empty where no set is kept.
+        slices ("all", "copies of training slices", "copies of held-out slices", "clean"), value, low, high (0 to 1), n, and
+        further columns of cross_dataset.csv. Empty where no set is kept.
     """
     table = kept["cross_dataset"]
     if table is None:
         return {}
-    table = table[(table["augmentation"] == "none") & (table["slices"] != "held_out_copies")]
-    table = table.replace({"slices": {"overlapping": "copies of training slices"}})
+    words = {part: tables.WORDS["words"][part] for part in ("overlapping", "held_out_copies")}
+    table = table[table["augmentation"] == "none"].replace({"slices": words})
     table = table.rename(columns={"accuracy": "value", "accuracy_low": "low", "accuracy_high": "high"})
     return {tables.part_name(name): part.reset_index(drop=True) for name, part in table.groupby("set", sort=False)}
+
+
+def commonest(part: pd.DataFrame) -> str:
+    """Return the class of which a second set, as `second_sets` gives it, has most slices that are no copies."""
+    counts = part.set_index("slices").loc["clean", [c for c in part if c.startswith("n_")]]
+    return counts.astype(int).idxmax().removeprefix("n_")
 
 
 def copies(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -150,7 +160,7 @@ def looks(kept: Kept) -> pd.DataFrame | None:
     words = table["method"].replace({method: tables.WORDS["words"][method] for method in cams.METHODS})
     several = table.loc[table["kind"] == "map", "model"].nunique() > 1
     recipe = table["model"].map(tables.model_name).str.partition(", ")[2].str.replace("_", " ")
-    recipe = recipe.replace("", "as proposed")
+    recipe = recipe.replace("", kept.about["parameters"]["proposed"]["recipe"])
     words = words.where((table["kind"] != "map") | (not several), words + ", " + recipe)
     if table["grid"].nunique() > 1:
         words = words + " (" + table["grid"] + ")"
@@ -199,12 +209,11 @@ def per_class(confusion: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"label": label.unique(), "support": tp + fn, **scores, "f1": 2 * tp / (2 * tp + fp + fn)})
 
 
-def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
-    """Return the proposed network's bins of confidence before and after scaling, from kept predictions of patients kept apart.
+def _apart(kept: Kept) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame, float] | None:
+    """Return the kept predictions of the proposed network's folds with patients apart, each scaled by what the others say.
 
     Returns:
-        Two tables of `calibration.reliability`, and the mean temperature: each fold is scaled by what the others say.
-        None where fewer than two folds are kept.
+        y (n,), logits and scaled logits (n, k), and the mean temperature; None where fewer than two folds are kept.
     """
     folds = []
     for fit in kept.about["fits"]:
@@ -220,9 +229,28 @@ def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
     for fold in table["fold"].unique():
         others = table["fold"] != fold
         temperatures[fold] = calibration.fit_temperature(logits[others].to_numpy(), y[others])
-    scaled = logits.div(table["fold"].map(temperatures), axis=0)
-    before, after = (calibration.reliability(y, classification.softmax(x)) for x in (logits, scaled))
-    return before, after, float(np.mean(list(temperatures.values())))
+    return y, logits, logits.div(table["fold"].map(temperatures), axis=0), float(np.mean(list(temperatures.values())))
+
+
+def reliability(kept: Kept) -> tuple[pd.DataFrame, pd.DataFrame, float] | None:
+    """Return the proposed network's bins of confidence before and after scaling, patients kept apart, and the temperature.
+
+    Two tables of `calibration.reliability`; each fold is scaled by what the others say. None where fewer than two are kept.
+    """
+    if (apart := _apart(kept)) is None:
+        return None
+    y, *logits, temperature = apart
+    return *(calibration.reliability(y, classification.softmax(x)) for x in logits), temperature
+
+
+def answered(kept: Kept) -> pd.DataFrame | None:
+    """Return selective.csv behind the same of the folds with patients apart, each scaled by what the others say, where they are kept."""
+    table, apart = kept["selective"], _apart(kept)
+    if table is None or apart is None:
+        return table
+    y, _, scaled, _ = apart
+    rows = calibration.selective(y, classification.softmax(scaled), kept.about["parameters"]["statistics"]["level"])
+    return pd.concat([rows.assign(set="group_folds"), table], ignore_index=True)
 
 
 def calibrated(kept: Kept) -> pd.DataFrame | None:

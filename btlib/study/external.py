@@ -170,14 +170,12 @@ def reliability(table: pd.DataFrame, temperature: float, level: float) -> tuple[
 def selective(tables: Mapping[str, pd.DataFrame], temperature: float, level: float) -> pd.DataFrame:
     """Return selective.csv: accuracy on the surest slices, in steps of five per cent of coverage.
 
-    For each step the first row of `calibration.accuracy_coverage` that reaches it; arguments as for `calibration`.
+    Rows of `calibration.selective`; arguments as for `calibration`.
     """
     steps = [pd.DataFrame(columns=["set", "threshold", "n", "coverage", "accuracy", "risk", "low", "high"])]
     for name, table in tables.items():
         if len(table):
-            whole = confidence.accuracy_coverage(*_probabilities(table, temperature), level)
-            reached = np.searchsorted(whole["coverage"].to_numpy(), np.linspace(0.05, 1, 20) - 1e-9)
-            rows = whole.iloc[np.unique(np.minimum(reached, len(whole) - 1))].copy()
+            rows = confidence.selective(*_probabilities(table, temperature), level)
             rows.insert(0, "set", name)
             steps.append(rows)
     return pd.concat(steps[1:] or steps, ignore_index=True)

@@ -115,12 +115,15 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
     maps = _read(study, "gradcam_controls")
     if len(maps):
         whole = maps[maps["by"] == "all"]
-        first = (whole["model"] == study.proposed.model) & (whole["method"] == study.gradcam.methods[0])
-        best = whole[first & (whole["score"] == "energy")].sort_values("control_mean").iloc[-1]
+        whole = whole[(whole["method"] == study.gradcam.methods[0]) & (whole["score"] == "energy")]
         # Bounds of a difference from two intervals: cautious.
         ends = (("mean", "control_mean"), ("low", "control_high"), ("high", "control_low"))
-        control = f"best control: {best['control']}, {best['control_grid']}"
-        findings["gradcam"] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends), against=control)
+        for key, model in (("gradcam", study.proposed.model), ("gradcam_plain", f"{study.proposed.model}/plain")):
+            named = whole["model"].str.startswith(model) if key != "gradcam" else whole["model"] == model
+            if named.any():
+                best = whole[named].sort_values("control_mean").iloc[-1]
+                control = f"best control: {best['control']}, {best['control_grid']}"
+                findings[key] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends), against=control)
     return findings | _outside(study, _read(study, "cross_dataset"))
 
 
