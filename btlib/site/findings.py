@@ -78,7 +78,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "figures": figures,
         "measured": measured(kept),
         "findings": findings(kept),
-        "claims": [_claim(row) for row in _rows(claimed)],
+        "claims": [_claim(row, kept["claims"]["data"].iloc[0]) for row in _rows(claimed)],
         "classes": [] if confusion is None else _rows(digest.per_class(confusion)),
         "tested": tables.WORDS["words"].get(protocol, protocol.replace("_", " ")),
         "calibration": _rows(digest.calibrated(kept)),
@@ -303,15 +303,16 @@ def _interval(row) -> str:
     return f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
 
 
-def _claim(row: dict) -> dict[str, str]:
-    """A claim's row in words; ours is a share, a difference in points where the paper has no number."""
+def _claim(row: dict, own: str) -> dict[str, str]:
+    """A claim's row in words; ours is a share, a difference in points where the paper has no number. `own` is the study's data."""
     kind = "share" if not pd.isna(row["paper"]) else "points"
     cells = {key: "" if pd.isna(row[key]) else str(row[key]) for key in ("ours", "low", "high")}
     paper = "" if pd.isna(row["paper"]) else f"{100 * row['paper']:.2f} %"
     if paper and not pd.isna(row.get("paper_low")):
         paper += f" ({100 * row['paper_low']:.1f} to {100 * row['paper_high']:.1f})"
     ours = readable.interval(*cells.values(), kind)
-    against = f"; {row['assumption']}" if not paper and not pd.isna(row["assumption"]) else ""
+    against = "" if pd.isna(row["data"]) or row["data"] == own else f" [here {row['data']}]"
+    against += f"; {row['assumption']}" if not paper and not pd.isna(row["assumption"]) else ""
     return {"claim": row["claim"] + against, "paper": paper, "ours": ours, "verdict": row["verdict"]}
 
 
