@@ -1,5 +1,6 @@
 """From picture files to classes: each file is answered or refused by itself, and a strange picture is warned of."""
 
+import math
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ SIDES = 16, 8000
 """Least and most pixels that a side may have; preprocessing pads a slice to a square of its longer side."""
 
 BLOCK = 64
+"""Most slices that are read and answered at a time."""
 
 TINT = 4.0
 """A picture is called coloured if red, green and blue differ by more than this on average, of 255. Greyscale pictures
@@ -63,12 +65,14 @@ def classify(model, facts: publish.Facts, names: Sequence[str], overlays: Path |
         line; numbers are None and words empty where there is nothing to say.
     """
     empty = dict.fromkeys(columns(facts.classes)) | dict.fromkeys(("warning", "error", "gradcam"), "")
+    blocks = max(1, math.ceil(len(names) / BLOCK))
+    size = math.ceil(len(names) / blocks) or 1  # of one size, as the model computes what the last lacks as well
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(names), BLOCK):
-            block = names[start : start + BLOCK]
+        for start in range(0, len(names), size):
+            block = names[start : start + size]
             results = list(pool.map(lambda name: _prepared(name, facts), block))
             pictures = [result.pixels for result in results if isinstance(result, Slice)]
-            answers = iter(_answers(model, facts, np.stack(pictures)) if pictures else [])
+            answers = iter(_answers(model, facts, np.stack(pictures), size) if pictures else [])
             for number, (name, result) in enumerate(zip(block, results, strict=True), start + 1):
                 row = empty | {"file": plain(name)}
                 if isinstance(result, DataError):
@@ -178,8 +182,8 @@ def _prepared(name: str, facts: publish.Facts) -> Slice | DataError:
         return error
 
 
-def _answers(model, facts: publish.Facts, slices: np.ndarray) -> list[dict]:
-    logits = batches.predict(model, slices, batch_size=BLOCK if len(slices) > BLOCK // 4 else len(slices))
+def _answers(model, facts: publish.Facts, slices: np.ndarray, size: int) -> list[dict]:
+    logits = batches.predict(model, slices, batch_size=size if len(slices) > size // 4 else len(slices))
     logits = logits.astype(np.float64)
     p = special.softmax(logits / (facts.temperature or 1.0), axis=1)
     rows = pd.DataFrame(p, columns=[f"p_{c}" for c in facts.classes]).assign(energy=special.logsumexp(logits, axis=1))
