@@ -5,7 +5,7 @@
 #
 # A fit's folder is named by a hash of all that it depends on, so a changed number asks for other folders, and only
 # for those. A notebook runs again when its source, a module that it imports, directly or not, its sections of the
-# parameter file or its fits change.
+# parameter file or its fits change; the pages, when a notebook, they themselves or the kept results that they show do.
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from btlib import files, home, params
 from btlib.data import datasets
 from btlib.fitting import runs
+from btlib.site import pages
 
 ROOT = Path(workflow.basedir)
 PYTHON = sys.executable
@@ -32,8 +33,12 @@ REPORT = f"reports/{study.profile}"
 PARAMETERS = f"{REPORT}/parameters.yaml"
 
 
+def digest(paths):
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(paths))).hexdigest()
+
+
 def code(*sources):
-    return hashlib.sha256(b"".join(p.read_bytes() for p in files.reached(*sources, root=ROOT))).hexdigest()
+    return digest(files.reached(*sources, root=ROOT))
 
 
 main = plan[plan["purpose"] == "proposed"]
@@ -74,13 +79,20 @@ onstart:  # a dry run changes nothing
     params.write(study, home() / PARAMETERS)
 
 
+SITE = [p for p in (ROOT / "btlib" / "site").rglob("*.*") if p.suffix != ".pyc"]
+# The results on real slices that every report but their own shows.
+KEPT = [] if study.profile == pages.KEPT else [p for p in sorted((home() / "reports" / pages.KEPT).rglob("*")) if p.suffix in (".md", ".svg")]
+
+
 rule report:
     input:
         expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=NOTEBOOKS),
+        kept=KEPT,
     output:
         f"{REPORT}/html/index.html",
     params:
-        code=code(*sorted((ROOT / "btlib" / "site").glob("*.py"))),
+        code=code(*(p for p in SITE if p.suffix == ".py")),
+        looks=digest(SITE),
     shell:
         "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -116,6 +117,17 @@ def test_nothing_changed_means_nothing_done(executed):
     after = {p: p.stat().st_mtime_ns for p in executed.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
     assert after == before
     assert time.monotonic() - started < 60
+
+
+def test_new_kept_results_redo_the_pages_alone(executed):
+    kept = executed / "reports" / "figshare" / "README.md"
+    kept.parent.mkdir()
+    kept.write_text("# Results")
+    done = btlib(executed, "study", str(executed / "small.yaml"), "--dry-run")
+    shutil.rmtree(kept.parent)
+    assert done.returncode == 0, done.stderr
+    planned = done.stdout + done.stderr
+    assert "rule report" in planned and "01_data_exploration" not in planned
 
 
 def test_one_changed_number_redoes_only_what_depends_on_it(executed, tmp_path):
