@@ -81,18 +81,17 @@ onstart:  # a dry run changes nothing
 
 SITE = [p for p in (ROOT / "btlib" / "site").rglob("*.*") if p.suffix != ".pyc"]
 # The results on real slices that every report but their own shows.
-KEPT = [] if study.profile == pages.KEPT else [p for p in sorted((home() / "reports" / pages.KEPT).rglob("*")) if p.suffix in (".md", ".svg")]
+KEPT = [p for p in (home() / "reports" / pages.KEPT).rglob("*") if p.suffix in (".md", ".svg") and study.profile != pages.KEPT]
 
 
 rule report:
     input:
         expand("{report}/notebooks/{notebook}.ipynb", report=REPORT, notebook=NOTEBOOKS),
-        kept=KEPT,
     output:
         f"{REPORT}/html/index.html",
     params:
         code=code(*(p for p in SITE if p.suffix == ".py")),
-        looks=digest(SITE),
+        shows=digest([*SITE, *KEPT]),
     shell:
         "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 

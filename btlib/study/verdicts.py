@@ -80,10 +80,10 @@ def _paper_sizes(key: str, value: float | None, n: int | None) -> tuple[list[int
 
 
 def _verdict(study, ours: Finding, theirs: list[Interval]) -> str:
-    if np.isnan(ours.value):
-        return ours.untested or "not tested: not run here"
     if study.data.source == "phantom":
         return "not tested: made-up slices"
+    if np.isnan(ours.value):
+        return ours.untested or "not tested: not run here"
     if ours.untested:
         return ours.untested
     bounds = (ours.value if np.isnan(bound) else bound for bound in ours[1:3])
