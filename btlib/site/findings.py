@@ -242,8 +242,8 @@ def _rests(kept: digest.Kept) -> list[str]:
     networks = dict(list(table.groupby("model", sort=False)))
     own = networks.pop(table["model"].iloc[0])
     fills = own.loc[~own["trained"], "fill"]
-    counts = kept["confusion"]
-    most = "" if counts is None else _most(digest.own(kept, "confusion")[0])
+    confusion = digest.own(kept, "confusion")[0]
+    most = "" if confusion is None else _most(confusion)
 
     def said(rows, region):
         shares = 100 * rows.loc[(rows["erased"] == region) & rows["fill"].isin(fills), "accuracy"]

@@ -260,7 +260,7 @@ def calibrated(kept: Kept) -> pd.DataFrame | None:
         slices, n, temperature, accuracy, confidence_before, confidence_after, ece_before, ece_after. The first row is of the
         proposed network's folds with patients apart, where their predictions are kept. None where no calibration is kept.
     """
-    table, apart = kept["calibration"], reliability(kept)
+    table, apart = kept["calibration"], _apart(kept)
     if table is None:
         return None
     keys = ["slices", "n", "accuracy"]
@@ -269,13 +269,11 @@ def calibrated(kept: Kept) -> pd.DataFrame | None:
     before = table[table["scaling"] == "before"].set_index(keys)[["confidence", "ece"]]
     made = after.join(before, lsuffix="_after", rsuffix="_before").reset_index()
     if apart is not None:
-        *bins, temperature = apart
-        row = {"slices": "group_folds", "temperature": temperature}
-        for when, each in zip(("before", "after"), bins, strict=True):
-            weights = each["n"] / each["n"].sum()
-            row |= {"n": each["n"].sum(), "accuracy": (weights * each["accuracy"]).sum()}
-            row[f"confidence_{when}"] = (weights * each["confidence"]).sum()
-            row[f"ece_{when}"] = (weights * (each["confidence"] - each["accuracy"]).abs()).sum()
+        y, *logits, temperature = apart
+        row = {"slices": "group_folds", "n": len(y), "temperature": temperature}
+        for when, p in zip(("before", "after"), map(classification.softmax, logits), strict=True):
+            row |= {"accuracy": np.mean(p.argmax(1) == y), f"confidence_{when}": p.max(1).mean()}
+            row[f"ece_{when}"] = calibration.ece(y, p)
         made = pd.concat([pd.DataFrame([row]), made], ignore_index=True)
     return made
 

@@ -48,9 +48,11 @@ def listed_claims() -> dict[str, dict]:
 def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
     """Return claims.csv: what the paper claims, what came out here, and a verdict on two uncertain numbers.
 
-    paper_low and paper_high are Wilson's interval, the widest of those that the paper's unknown test size (assumption)
-    allows; it also names the control that a claim without a number is judged against. The verdict is ours against the paper's number, or against 0 where the claim has none: "higher", "lower",
-    "cannot be told apart" (also where the possible sizes do not agree), "not tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, and its numbers do not stand here.
+    paper_low and paper_high are Wilson's interval, the widest of those that the paper's unknown test size (assumption, which
+    also names the control that maps are judged against) allows. The verdict is ours against the paper's number, or against 0
+    where the claim has none: "higher", "lower", "cannot be told apart" (also where the possible sizes do not agree), "not
+    tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, and its numbers do not
+    stand here.
     """
     rows = []
     for key, claim in listed_claims().items():
@@ -118,10 +120,10 @@ def found(study: params.Study, scores: pd.DataFrame, split: pd.DataFrame) -> dic
         whole = whole[(whole["method"] == study.gradcam.methods[0]) & (whole["score"] == "energy")]
         # Bounds of a difference from two intervals: cautious.
         ends = (("mean", "control_mean"), ("low", "control_high"), ("high", "control_low"))
+        names = whole["model"].str.replace(r"/plain/\d+$", "/plain", regex=True)
         for key, model in (("gradcam", study.proposed.model), ("gradcam_plain", f"{study.proposed.model}/plain")):
-            named = whole["model"].str.startswith(model) if key != "gradcam" else whole["model"] == model
-            if named.any():
-                best = whole[named].sort_values("control_mean").iloc[-1]
+            if len(rows := whole[names == model]):
+                best = rows.sort_values("control_mean").iloc[-1]
                 control = f"best control: {best['control']}, {best['control_grid']}"
                 findings[key] = Finding(*(best[ours] - best[theirs] for ours, theirs in ends), against=control)
     return findings | _outside(study, _read(study, "cross_dataset"))
