@@ -62,7 +62,9 @@ def per_class(table: pd.DataFrame) -> mpl.figure.Figure:
             theme.dots(axis, theme.percent(rows), rows["at"], **style)
         axis.set_xlabel(f"{SCORES[kind]} (%)", size=8)
         axis.tick_params(axis="x", labelsize=8)
-    axes[0, 0].set_xlim(100 * table["low"].min() - 1, 100.5)
+    least = 100 * table["low"].min()
+    room = (100 - least) / 20
+    axes[0, 0].set_xlim(least - room, 100 + room)
     rows = table.drop_duplicates("at").sort_values("at")
     names = [f"{class_name(r.label)} (n = {r.support})" for r in rows.itertuples()]
     for axis in axes[0]:
