@@ -80,8 +80,6 @@ onstart:  # a dry run changes nothing
 
 
 SITE = [p for p in (ROOT / "btlib" / "site").rglob("*.*") if p.suffix != ".pyc"]
-# The results on real slices that every report but their own shows.
-KEPT = [p for p in (home() / "reports" / pages.KEPT).rglob("*") if p.suffix in (".md", ".svg") and study.profile != pages.KEPT]
 
 
 rule report:
@@ -91,7 +89,7 @@ rule report:
         f"{REPORT}/html/index.html",
     params:
         code=code(*(p for p in SITE if p.suffix == ".py")),
-        shows=digest([*SITE, *KEPT]),
+        shows=digest([*SITE, *pages.shown(study.profile)]),
     shell:
         "{PYTHON:q} -m btlib report {PARAMETERS:q}"
 

@@ -216,6 +216,29 @@ def test_second_sets_count_what_is_no_copy(tmp_path):
     assert digest.share_of_copies(kept) == {"PMRAM": 0.6}
 
 
+def test_second_sets_are_told_with_their_commonest_class_and_a_set_of_copies_alone_without(tmp_path):
+    names = [
+        "set",
+        "slices",
+        "n",
+        "n_glioma",
+        "n_meningioma",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "recall_glioma",
+    ]
+    rows = [("pmram", "all", 10, 5, 5, 0.9, 0.8, 1, 0.9), ("pmram", "clean", 4, 3, 1, 0.5, 0.1, 0.9, 0.66)]
+    rows += [("mine", "all", 8, 4, 4, 1, 0.7, 1, 1), ("mine", "clean", 0, 0, 0, np.nan, np.nan, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=names).assign(augmentation="none")
+    (told,) = findings.findings(kept_of(tmp_path, cross_dataset=table))
+    assert "100 % of mine and 60 % of PMRAM" in told or "60 % of PMRAM and 100 % of mine" in told
+    assert told.endswith(
+        "and 50.0 % (10.0 to 90.0) of the slices that are no copies. Of these, the commonest class has 3 of 4 (glioma), of "
+        "which 66.0 % are right."
+    )
+
+
 def test_scores_of_a_class_come_from_the_confusion_matrix():
     cells = [("a", "a", 8), ("a", "b", 2), ("b", "a", 1), ("b", "b", 9)]
     table = digest.per_class(pd.DataFrame(cells, columns=["label", "predicted", "n"]))

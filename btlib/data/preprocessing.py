@@ -138,9 +138,8 @@ def _levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         image = image.astype(np.uint8)
     if image.dtype.kind in "iu" and int(image.max()) - int(image.min()) < 65_536:
         start = int(image.min())
-        where = image.astype(
-            np.int64, order="C"
-        )  # MATLAB's slices come by columns: what follows is twice as fast by rows
+        # MATLAB's slices come by columns: what follows is twice as fast by rows.
+        where = image.astype(np.int64, order="C")
         where -= start
         return np.arange(start, int(image.max()) + 1, dtype=np.float64), where
     return image.astype(np.float64), None

@@ -50,7 +50,7 @@ def copies(counts: pd.DataFrame, accuracy: pd.DataFrame) -> mpl.figure.Figure:
 
     Args:
         counts: set, label, n (slices), copies (of them).
-        accuracy: set, slices ("all", "copies of training slices" or "clean"), value, low, high (0 to 1), n.
+        accuracy: set, slices (as `digest.second_sets` has them), value, low, high (0 to 1), n.
     """
     sets = list(counts["set"].unique())
     heights = [max((table["set"] == name).sum() for table in (counts, accuracy)) for name in sets]

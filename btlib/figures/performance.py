@@ -147,11 +147,8 @@ def coverage(table: pd.DataFrame, protocol: str) -> mpl.figure.Figure:
     styles = {"all": ("All slices", 0), "clean": ("Slices that are no copies", 1)}
     said, lines = [], {}
     for axis, (who, parts) in zip(axes[0], groups, strict=True):
-        title = (
-            theme.in_print(protocol if who == "test" else who)
-            if who in ("test", *splits.PROTOCOLS)
-            else tables.part_name(who)
-        )
+        who = protocol if who == "test" else who
+        title = theme.in_print(who) if who in splits.PROTOCOLS else tables.part_name(who)
         axis.set_title(title, size=9)
         for part, curve in parts.groupby("part", sort=False):
             (words, number), values = styles[part], theme.percent(curve, "accuracy")

@@ -280,10 +280,10 @@ def _second(kept: digest.Kept, sets: dict[str, pd.DataFrame]) -> str:
         return f"{told}."
     labels = {name: digest.commonest(sets[name]) for name in clean}
     most = _listed(
-        f"{int(r[f'n_{labels[name]}'])} of {int(r['n'])} {_class(labels[name])}" for name, r in clean.items()
+        f"{int(r[f'n_{labels[name]}'])} of {int(r['n'])} ({_class(labels[name])})" for name, r in clean.items()
     )
-    told += f", and {_listed(map(_interval, clean.values()))} of the slices that are no copies. These are of one class for the "
-    told += f"most part ({most})"
+    told += f", and {_listed(map(_interval, clean.values()))} of the slices that are no copies. Of these, the commonest class "
+    told += f"has {most}"
     recalls = [r.get(f"recall_{labels[name]}") for name, r in clean.items()]
     if pd.notna(recalls).all():
         told += f", of which {_listed(f'{100 * recall:.1f} %' for recall in recalls)} are right"

@@ -149,6 +149,15 @@ def question(name: str, book) -> dict[str, str]:
     return {"name": name, "number": number, "term": term, "title": title, "says": plain[1] if plain[1:] else ""}
 
 
+def shown(profile: str) -> list[Path]:
+    """Return the files of the kept results on real slices that a profile's pages show: none for the profile `KEPT` itself."""
+    kept = tables.folder(KEPT)
+    if profile == KEPT or not (kept / "README.md").exists():
+        return []
+    patterns = ("README.md", "checklist.md", "figures/*.svg", "figures/*.json", "tables/*.csv", "*.csv", "*.json")
+    return sorted(path for pattern in patterns for path in kept.glob(pattern))
+
+
 def copy_kept(source: Path, profile: str) -> dict:
     """Copy the kept results on real slices to where Sphinx reads, as the pages real/index and real/checklist.
 
@@ -156,18 +165,15 @@ def copy_kept(source: Path, profile: str) -> dict:
         page: whether there are such, as there are none for the profile `KEPT` itself; says: the sentence that decides, on real
         slices, or ""; figure: the front page's, as `context` takes figures, or None.
     """
-    kept = tables.folder(KEPT)
+    kept, files = tables.folder(KEPT), shown(profile)
     says, figure = "", None
-    if profile == KEPT or not (kept / "README.md").exists():
+    if not files:
         return {"page": False, "says": says, "figure": figure}
     with contextlib.suppress(DataError):  # the kept tables may be of another model, or of an earlier recipe
         says = decisive(params.load(KEPT)).replace("The proposed network", "The network of the kept tables", 1)
-    (source / "real").mkdir()
-    shutil.copy(kept / "README.md", source / "real" / "index.md")
-    shutil.copy(kept / "checklist.md", source / "real")
-    for path in [*kept.glob("figures/*.svg"), *kept.glob("tables/*.csv"), *kept.glob("*.csv"), *kept.glob("*.json")]:
-        target = source / "real" / path.relative_to(kept)
-        target.parent.mkdir(exist_ok=True)
+    for path in files:
+        target = source / "real" / (path.relative_to(kept) if path.name != "README.md" else "index.md")
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     name = next((n for n in tables.WORDS["front"]["main"] if (kept / "figures" / f"{n}.svg").exists()), None)
     if name:

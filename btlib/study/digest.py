@@ -264,7 +264,7 @@ def calibrated(kept: Kept) -> pd.DataFrame | None:
     if table is None:
         return None
     keys = ["slices", "n", "accuracy"]
-    table = table[~table["slices"].str.contains("copies|overlapping")]
+    table = table[~table["slices"].str.endswith((", overlapping", ", held out copies"))]
     after = table[table["scaling"] == "after"].set_index(keys)[["temperature", "confidence", "ece"]]
     before = table[table["scaling"] == "before"].set_index(keys)[["confidence", "ece"]]
     made = after.join(before, lsuffix="_after", rsuffix="_before").reset_index()
