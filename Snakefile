@@ -43,7 +43,7 @@ def code(*sources):
 
 main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
-baselines = compared | set(plan[plan["purpose"] == "baseline"]["id"])
+baselines = set(main["id"]) | set(plan[plan["purpose"] == "baseline"]["id"])  # scores by class are of every protocol
 explained = set(plan[plan["purpose"] == "gradcam"]["id"])
 
 # notebook: sections of the parameter file that it reads, fits that it needs, notebooks whose tables it reads
