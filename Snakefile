@@ -45,6 +45,7 @@ main = plan[plan["purpose"] == "proposed"]
 compared = set(main[[f.protocol == study.comparison.protocol for f in main["fit"]]]["id"])
 baselines = set(main["id"]) | set(plan[plan["purpose"] == "baseline"]["id"])  # scores by class are of every protocol
 explained = set(plan[plan["purpose"] == "gradcam"]["id"])
+changed = set(plan[plan["purpose"] == "ablation"]["id"])
 
 # notebook: sections of the parameter file that it reads, fits that it needs, notebooks whose tables it reads
 NOTEBOOKS = {
@@ -56,7 +57,7 @@ NOTEBOOKS = {
         set(plan["id"]),
         [],
     ),
-    "05_gradcam": (["gradcam", "statistics"], explained, []),
+    "05_gradcam": (["gradcam", "statistics", "ablation"], explained | changed, []),
     "06_cross_dataset": (
         ["external", "statistics", "test_time_augmentation", "gradcam", "comparison"],
         compared | explained,

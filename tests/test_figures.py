@@ -48,6 +48,11 @@ ABLATION = rows(
     ("no guide, global max pooling", "jax", 3, 4, 0.95, -0.02, -0.04, 0.0, False),
     ("head alone", "tensorflow", 3, 4, 0.88, -0.09, -0.12, -0.06, False),
 )
+CHANGES = rows(
+    "change grid proposed pointing pointing_low pointing_high energy energy_low energy_high accuracy_erased accuracy_erased_low accuracy_erased_high",
+    ("none: the proposed network", "10 x 10", True, 0.6, 0.5, 0.7, 0.3, 0.2, 0.4, 0.7, 0.6, 0.8),
+    ("no guide", "10 x 10", False, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, 0.75, 0.7, 0.8),
+)
 CLAIMS = rows(
     "claim paper ours low high verdict data",
     ("Accuracy on test slices, slices at random", 0.9935, 0.98, 0.96, 0.99, "not reached", "figshare"),
@@ -252,6 +257,7 @@ DRAWN = {
     ),
     "where_it_looks": lambda: gradcam.where_it_looks(LOOKS),
     "erased": lambda: gradcam.erased(ERASED),
+    "changes": lambda: gradcam.changes(CHANGES),
     "overlap_pairs": lambda: external.overlap_pairs(IMAGES[:2], IMAGES[:2], PAIRS),
     "domain_shift": lambda: external.domain_shift(
         pd.DataFrame({"set": ["own", "other"] * 5, "width": range(10), "mean": range(10)}),
@@ -562,3 +568,14 @@ def test_names_beside_points_do_not_cover_each_other():
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert not [(i, j) for i, a in enumerate(boxes) for j, b in enumerate(boxes) if i < j and a.overlaps(b)]
+
+
+def test_changes_are_drawn_beside_the_proposed_network_with_their_grids():
+    figure = gradcam.changes(CHANGES)
+    assert [points(axis)[0][0] for axis in figure.axes] == [[60, 40], [30, 10], [70, 75]]
+    assert spans(figure.axes[0]) == [(50, 70), (30, 50)]
+    names = [name.get_text().replace("\n", " ") for name in figure.axes[0].get_yticklabels()]
+    assert names == ["the proposed network (10 x 10)", "no guide (10 x 10)"]
+    dashed = [line for axis in figure.axes for line in axis.lines if line.get_linestyle() == "--"]
+    assert [line.get_xdata()[0] for line in dashed] == [60, 30, 70]
+    assert "no guide (10 x 10) 40.0 % (30.0 to 50.0)" in figure.alt and "75.0 % (70.0 to 80.0)" in figure.alt

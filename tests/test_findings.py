@@ -266,3 +266,19 @@ def test_an_item_that_no_table_answers_says_so_instead_of_half_a_sentence(tmp_pa
 def test_nothing_kept_is_told_by_the_folders_name(tmp_path):
     with pytest.raises(DataError, match=str(tmp_path)):
         digest.Kept(tmp_path)
+
+
+def test_fits_made_twice_are_told_by_their_machines_and_those_of_other_networks_are_not(tmp_path):
+    kept = kept_of(tmp_path, leakage=LEAKAGE)
+    assert findings.again(kept) == []
+    kept.about["fits"] = [{"id": "a"}, {"id": "b"}]
+    made = {"n_test": 100, "hardware": "here", "backend": "tensorflow", "kept_hardware": "there", "kept_backend": "jax"}
+    rows = [("a", 0.9, 0.93, True, 0.95), ("b", 0.84, 0.8, False, 0.85), ("c", 0.1, 0.9, False, 0.1)]
+    table = pd.DataFrame(rows, columns=["id", "accuracy", "kept", "inside", "alike"]).assign(**made)
+    table.to_csv(tmp_path / "reproduced.csv", index=False)
+    (said,) = findings.again(kept)
+    assert said.startswith(
+        "2 fits made on there by jax, and again on here by tensorflow: from -3 to +4 slices right, of 100"
+    )
+    assert "3.5 points as root mean square" in said  # of 3 and 4
+    assert "1 within" in said and said.endswith("85.0 to 95.0 % of slices called the same by both")

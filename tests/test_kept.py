@@ -12,7 +12,7 @@ import pytest
 from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs
-from btlib.study import kept, results, tables
+from btlib.study import judging, kept, results, tables
 
 NAMES = ("meningioma", "glioma", "pituitary")
 
@@ -38,6 +38,7 @@ def fitted(study, home):
         with runs.claim(fit) as folder:
             table.to_csv(folder / "predictions.csv", index=False)
             facts = {"title": fit.title, "commit": "0" * 40, "n_train": 9, "n_test": 18, "fit_seconds": 1.5}
+            facts |= {"hardware": "a processor", "backend": "tensorflow"}
             runs.finish(fit, folder, facts | {"parameters": 5, "macs": None})
     return study, plan
 
@@ -123,6 +124,35 @@ def test_a_fit_that_is_planned_and_not_kept_is_named_by_the_table_that_needs_it(
         results.models(study, kept.read(study))
 
 
+def test_a_fit_made_again_is_compared_with_the_kept_one_of_the_same_id_and_with_no_other(fitted, home):
+    study, plan = fitted
+    fingerprint = datasets.fingerprint(study.data)
+    with pytest.raises(DataError, match="nothing is kept"):
+        kept.reproduced(study, fingerprint)
+    kept.keep(study)
+    with pytest.raises(DataError, match="lists no fit that was made here again"):
+        kept.reproduced(study, fingerprint)
+    folder = home / "runs" / plan["id"].iloc[0]
+    about = folder / "provenance.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"hardware": "abacus", "commit": "c0ffee"}))
+    before = pd.read_csv(folder / "predictions.csv", dtype={"image_id": str, "patient_id": str})
+    logits = before.filter(like="logit_").to_numpy()
+    right = logits.argmax(1) == np.arange(24) % 3
+    tested = (before["role"] == "test").to_numpy()
+    once = np.flatnonzero(right & tested)[0]  # one slice that was right is now wrong
+    logits[once] = -logits[once]
+    after = before.assign(**{name: logits[:, k] for k, name in enumerate(before.filter(like="logit_"))})
+    after[::-1].to_csv(folder / "predictions.csv", index=False)
+    (found,) = kept.reproduced(study, fingerprint).to_dict("records")
+    assert (found["id"], found["n_test"], found["inside"]) == (folder.name, 18, True)
+    assert [found["kept"], found["accuracy"]] == pytest.approx([right[tested].mean(), right[tested].mean() - 1 / 18])
+    assert found["alike"] == pytest.approx(17 / 18)
+    assert (found["hardware"], found["commit"], found["kept_commit"]) == ("abacus", "c0ffee", "0" * 40)
+    log = tables.folder(study.profile) / "reproduced.csv"
+    log.write_text(log.read_text().replace("abacus", "a third machine"))
+    assert len(kept.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
+
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -148,3 +178,8 @@ def test_what_the_repository_keeps_is_planned_and_its_tables_come_again(profile,
                     written, dtype=dict.fromkeys(tables.IDS, str), keep_default_na=False, na_values=[""]
                 )
                 pd.testing.assert_frame_equal(again, tables.read(profile, name), rtol=1e-4, check_dtype=False)
+        if (ROOT / "reports" / profile / "tables" / "gradcam_ablation.csv").exists():
+            written = tables.read(profile, "gradcam_ablation")
+            pd.testing.assert_frame_equal(judging.ablation(study, plan), written, rtol=1e-4, check_dtype=False)
+    judged = {path.stem for path in (ROOT / "reports" / profile / "judged").glob("*.csv")}
+    assert judged <= set(plan["id"]), "what is judged is planned"

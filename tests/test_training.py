@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from btlib import DataError, ParamsError, params
+from btlib import ParamsError, params
 from btlib.data import datasets
 from btlib.fitting import batches, runs, training
 from btlib.models import augmentation, layers
 from btlib.models import registry as models
-from btlib.study import kept, results, tables
 
 AUGMENT = dict(flip=False, rotation_degrees=0, shift=0, zoom=0, contrast=0, gamma=0, bias_field=0, noise=0, mixup=0)
 
@@ -129,35 +128,6 @@ def test_two_processes_fit_once_and_a_killed_one_leaves_no_lock(home, tmp_path):
     locks, folder = sorted((home / "runs").iterdir())
     assert locks.name == ".locks"
     assert json.loads((folder / "provenance.json").read_text())["n_train"] > 0
-
-
-def test_a_fit_made_again_is_compared_with_the_kept_row_of_the_same_fit_and_of_no_other(study, home):
-    fingerprint = datasets.fingerprint(study.data)
-    run = training.fit(study, runs.fit_of(study, fingerprint, study.proposed, "image_holdout", 0, 0))
-    plan = runs.plan(study, fingerprint)
-    plan = plan[plan["id"] == run.id]
-    row = tables.write(study.profile, "models", results.models(study, plan)).loc[0]
-    path, facts = home / "reports" / study.profile / "provenance.json", {"id": run.id} | run.provenance()
-    n = int(row["n_test"])
-
-    def keep(**changes):
-        path.write_text(json.dumps({"fits": [facts | changes]}))
-
-    for changes in ({}, {"id": "0123456789ab", "commit": "elsewhere"}):  # the kept fit itself; another fit
-        keep(**changes)
-        with pytest.raises(DataError, match="lists no fit that was made here again"):
-            kept.reproduced(study, fingerprint)
-    keep(commit="c0ffee", hardware="abacus")
-    for least, inside in ((row["accuracy"] - 1 / n, True), (row["accuracy"] + 1 / n, False)):
-        table = row.to_frame().T.assign(accuracy=0.5, accuracy_low=least, accuracy_high=2.0)
-        tables.write(study.profile, "models", table)
-        (found,) = kept.reproduced(study, fingerprint).to_dict("records")
-        assert (found["inside"], found["kept"], found["n_test"]) == (inside, 0.5, n)
-        assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1e-6)
-        assert (found["kept_hardware"], found["kept_commit"]) == ("abacus", "c0ffee")
-    log = path.with_name("reproduced.csv")
-    log.write_text(log.read_text().replace(found["hardware"], "a third machine"))
-    assert len(kept.reproduced(study, fingerprint)) == 2, "rows of other machines stay"
 
 
 def test_a_run_of_another_version_is_not_taken_for_this_ones(study, home, monkeypatch):

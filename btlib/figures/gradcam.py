@@ -218,3 +218,24 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
     part = table[table["score"] == scores[0]]
     names = part["network"].map(theme.model_name) + ", " + part["fill"] + ", " + part["region"] + " erased,"
     return described(figure, "erased", score=scores[0], rows=theme.told(names, theme.percent(part)))
+
+
+def changes(table: pd.DataFrame) -> mpl.figure.Figure:
+    """Draw where each setting of gradcam_ablation.csv looks, and how often it is right without the tumour."""
+    names = table["change"].where(~table["proposed"], "the proposed network")
+    names = [textwrap.fill(f"{name} ({grid})", 34) for name, grid in zip(names, table["grid"], strict=True)]
+    scores = {
+        "pointing": "Peak in the tumour\n(% of slices)",
+        "energy": "Map in the tumour\n(% of its sum)",
+        "accuracy_erased": "Right with the tumour\npasted over (%)",
+    }
+    figure, axes = theme.subplots(1, len(scores), 7.4, 0.9 + 0.34 * len(table), sharey=True)
+    for axis, (score, words) in zip(axes, scores.items(), strict=True):
+        values = theme.percent(table, score)
+        theme.dots(axis, values, range(len(table)))
+        axis.axvline(values["value"][table["proposed"].to_numpy()].iloc[0], color=theme.GREY, lw=0.9, ls="--", zorder=0)
+        axis.set_xlabel(words, size=8)
+        axis.set_xlim(left=min(0, axis.get_xlim()[0]))
+        theme.name_rows(axis, names)
+    rows = theme.told(names, theme.percent(table, "pointing"))
+    return described(figure, "changes", rows=rows, erased=theme.told(names, theme.percent(table, "accuracy_erased")))

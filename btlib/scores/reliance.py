@@ -32,7 +32,9 @@ DONORS = 20
 _TOGETHER = 16
 
 
-def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[str]) -> pd.DataFrame:
+def predictions(
+    model, slices: pd.DataFrame, data: Dataset, classes: Sequence[str], fills: Sequence[str] = ("", *FILLS)
+) -> pd.DataFrame:
     """Return what a network says to test slices with the tumour erased, and with an equal shape elsewhere erased.
 
     Args:
@@ -40,6 +42,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
         slices: as of `explanations.test_slices`; those without a mask are left out.
         data: the data set, prepared as the model's run was.
         classes: names of the model's classes, in the order of its logits.
+        fills: of `FILLS`, and "" for the slice as it is.
 
     Returns:
         `COLUMNS`, one row a slice, place and fill; "nothing" has one row a slice, fill "". Where there is no room
@@ -52,7 +55,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
         rows, pictures = [], []
         for _, about in masked.iloc[start : start + _TOGETHER].iterrows():
             image, mask = data.images[about["row"]], data.masks[about["row"]] > 0
-            for erased, fill, picture in erased_slices(image, mask, about["image_id"], _donors(about, data)):
+            for erased, fill, picture in erased_slices(image, mask, about["image_id"], _donors(about, data), fills):
                 rows.append((about["image_id"], erased, fill, classes.index(about["label"])))
                 pictures.append(picture)
         shares = softmax(batches.predict(model, np.stack(pictures)))
@@ -64,7 +67,7 @@ def predictions(model, slices: pd.DataFrame, data: Dataset, classes: Sequence[st
 
 
 def erased_slices(
-    image: np.ndarray, mask: np.ndarray, image_id: str, donor: Callable
+    image: np.ndarray, mask: np.ndarray, image_id: str, donor: Callable, fills: Sequence[str] = ("", *FILLS)
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield a slice as it is and all its erased versions: erased and fill, as in `predictions`, and the picture.
 
@@ -72,15 +75,17 @@ def erased_slices(
         image, mask: uint8 and bool (S, S); the mask has at least one pixel and is widened by `MARGIN`.
         image_id: seeds what is drawn, with the names of place and fill.
         donor: from a region, bool (S, S), and a generator to a slice of another patient, uint8 (S, S), or None.
+        fills: as of `predictions`.
     """
-    yield "nothing", "", image
+    if "" in fills:
+        yield "nothing", "", image
     head = erasing.head_of(image)
     tumour = erasing.widen(mask, MARGIN)
     places = {"tumour": tumour, "elsewhere": erasing.elsewhere(tumour, head, _rng(image_id, "elsewhere"))}
     for erased, region in places.items():
         if region is None:
             continue
-        for fill in FILLS:
+        for fill in filter(None, fills):
             rng = _rng(image_id, f"{erased} {fill}")
             # Nothing that is put in a tumour's place, or elsewhere, may be tumour.
             picture = _filled(fill, image, region, head & ~tumour, rng, donor)

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from btlib import files, home, params
@@ -61,6 +62,7 @@ def drawn(kept: digest.Kept) -> dict:
         "copies": (external.copies, *(digest.copies(kept) or [None])),
         "confidence": (reliability, *(digest.reliability(kept) or [None])),
         "changes": (learning.ablation, kept["ablation"]),
+        "changes_looks": (gradcam.changes, kept["gradcam_ablation"]),
     }
     return {name: draw(*tables) for name, (draw, *tables) in figures.items() if tables[0] is not None}
 
@@ -69,7 +71,6 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
     """Return all that templates/findings.md reads."""
     confusion, protocol = digest.own(kept, "confusion")
     claimed = kept["claims"] if kept.of_the_paper else None
-    fits = {fit["id"] for fit in kept.about["fits"]}
     limitations = (SITE / "limitations.md").read_text(encoding="utf-8")
     if not kept.of_the_paper:  # what is said of the paper and of Figshare's slices is not of this data set
         limitations = limitations[limitations.index("\n## The task") :]
@@ -88,8 +89,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "own_rows": _own_rows(kept),
         "own_model": kept.model,
         "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.of_the_paper else [],
-        # Fits of an earlier network are of no row here.
-        "again": [row for row in _rows(_csv(kept.folder / "reproduced.csv")) if row["id"] in fits],
+        "again": again(kept),
         "limitations": limitations.strip(),
         "first_fit": _first_fit(kept),
         "csvs": {path.stem: _holds(path.stem) for path in sorted(kept.folder.glob("tables/*.csv"))},
@@ -118,6 +118,26 @@ def _csv(path: Path) -> pd.DataFrame | None:
 
 def _rows(table: pd.DataFrame | None) -> list[dict]:
     return [] if table is None else table.to_dict("records")
+
+
+def again(kept: digest.Kept) -> list[str]:
+    """Say how far fits that were made twice lie apart, a sentence for each pair of machines and backends, from reproduced.csv."""
+    table = _csv(kept.folder / "reproduced.csv")
+    if table is None:
+        return []
+    # Fits of an earlier network are of no row here.
+    table = table[table["id"].isin([fit["id"] for fit in kept.about["fits"]])]
+    said = []
+    for (here, backend, there, before), some in table.groupby(["hardware", "backend", "kept_hardware", "kept_backend"]):
+        gaps = some["accuracy"] - some["kept"]
+        slices = (gaps * some["n_test"]).round().astype(int)
+        said.append(
+            f"{len(some)} fits made on {there} by {before}, and again on {here} by {backend}: from {slices.min():+d} to "
+            f"{slices.max():+d} slices right, of {some['n_test'].min()} to {some['n_test'].max()} a fit, "
+            f"{100 * np.sqrt((gaps**2).mean()):.1f} points as root mean square; {some['inside'].sum()} within the first's "
+            f"interval; {100 * some['alike'].min():.1f} to {100 * some['alike'].max():.1f} % of slices called the same by both"
+        )
+    return said
 
 
 def measured(kept: digest.Kept) -> dict[str, str]:

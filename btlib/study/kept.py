@@ -104,45 +104,44 @@ def read(study: params.Study) -> pd.DataFrame:
 
 
 def reproduced(study: params.Study, fingerprint: str) -> pd.DataFrame:
-    """Compare fits made here with the rows that the study keeps of the very same fits, made at another time or place.
+    """Compare fits made here with what the study keeps of the very same fits, made at another time or place.
 
     Args:
         study: the parameters.
         fingerprint: of the data set, `datasets.fingerprint`.
 
     Returns:
-        A row a fit: what was found here and what models.csv keeps, and inside, whether the first lies in the interval of
-        the second. Also written to reports/<profile>/reproduced.csv; rows of other machines stay there.
+        A row a fit: accuracy found here, kept with its interval, inside (whether the first lies in it), and alike, the share
+        of test slices that both call the same. Also written to reports/<profile>/reproduced.csv, whose rows of other
+        machines and backends stay.
 
     Raises:
-        DataError: the study keeps no tables, or no fit made here stands beside a kept one.
+        DataError: the study keeps no fits, or no fit made here stands beside a kept one.
     """
-    table, about = tables.read(study.profile, "models"), tables.folder(study.profile) / "provenance.json"
-    kept = {f["id"]: f for f in json.loads(about.read_text(encoding="utf-8"))["fits"]} if about.exists() else {}
-    rows = table.set_index(["model", "weights", "protocol", "fold", "seed"])
-    plan = runs.plan(study, fingerprint)
-    plan = plan[plan["purpose"].isin(["proposed", "baseline"]) & plan["id"].isin(kept)]
-    compared = []
+    plan, compared = runs.plan(study, fingerprint), []
+    kept = {run.id: run for run in read(study)["run"].dropna()}
     for fit in plan.drop_duplicates("id")["fit"]:
-        run, other = runs.load(fit), kept[fit.id]
-        if run is None or other | run.provenance() == other:  # the one that the row is of
+        run, other = runs.load(fit), kept.get(fit.id)
+        if run is None or other is None or other.facts | run.provenance() == other.facts:  # the one that is kept
             continue
-        row = rows.loc[(fit.model, fit.weights or results.RANDOM, fit.protocol, fit.fold, fit.seed)]
-        y, logits, _ = results.truth(run.predictions("test"))
-        accuracy, low, high = float(np.mean(logits.argmax(1) == y)), row["accuracy_low"], row["accuracy_high"]
-        numbers = len(y), accuracy, row["accuracy"], low, high, low <= accuracy <= high
-        made = [facts[key] for facts in (run.provenance(), other) for key in ("hardware", "commit")]
+        ours, theirs = (each.predictions("test").sort_values("image_id", ignore_index=True) for each in (run, other))
+        y, logits, _ = results.truth(ours)
+        predicted = logits.argmax(1)
+        accuracy, (before, low, high) = float(np.mean(predicted == y)), results.mean_right(study, theirs)
+        alike = float(np.mean(predicted == results.truth(theirs)[1].argmax(1)))
+        numbers = len(y), accuracy, before, low, high, low <= accuracy <= high, alike
+        made = [facts[key] for facts in (run.provenance(), other.facts) for key in ("hardware", "backend", "commit")]
         compared.append((fit.id, fit.model, fit.protocol, fit.fold, fit.seed, *numbers, *made))
     if not compared:
         raise DataError(
-            f"{about}: lists no fit that was made here again; `python -m btlib fit` makes them, or one of them"
+            f"{_provenance(study)}: lists no fit that was made here again; `python -m btlib fit` makes them, or one of them"
         )
     names = ["id", "model", "protocol", "fold", "seed", "n_test", "accuracy", "kept", "kept_low", "kept_high", "inside"]
-    result = pd.DataFrame(compared, columns=[*names, "hardware", "commit", "kept_hardware", "kept_commit"])
-    path = about.with_name("reproduced.csv")
+    names += ["alike", "hardware", "backend", "commit", "kept_hardware", "kept_backend", "kept_commit"]
+    result, path = pd.DataFrame(compared, columns=names), tables.folder(study.profile) / "reproduced.csv"
     if path.exists():
         result = pd.concat([pd.read_csv(path, dtype={"id": str}), result])
-        result = result.drop_duplicates(["id", "hardware"], keep="last")
+        result = result.drop_duplicates(["id", "hardware", "backend"], keep="last")
     with files.replacing(path) as temporary:
         result.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return result.reset_index(drop=True)

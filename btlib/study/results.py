@@ -226,20 +226,32 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
 
     No setting was chosen by these numbers: they are test accuracies, to be read, not to be picked from.
     """
-    rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
     run_of = {run.id: run for run in finished(plan, "ablation")}
-    settings, base = [], None
-    for (factor, value), group in rows.groupby(["factor", "value"], sort=False):
+    rows, base = [], None
+    for (factor, value), group in settings(plan):
         tested = pd.concat(run_of[id].predictions("test") for id in group["id"])
         base = tested if factor == "proposed" else base  # the proposed model comes first
         numbers = _numbers(study, tested, None if factor == "proposed" else base)
         epochs = sum(stage.epochs for stage in group["fit"].iloc[0].recipe.stages)
         backends = " and ".join(sorted({run_of[id].provenance()["backend"] for id in group["id"]}))
-        change = tables.change_name(factor, value) if value else "none: the proposed network"
-        about = (factor, value or "proposed", change, backends, len(group), epochs, len(tested))
-        settings.append((*about, *numbers, factor == "proposed"))
+        about = (
+            factor,
+            value or "proposed",
+            tables.change_name(factor, value),
+            backends,
+            len(group),
+            epochs,
+            len(tested),
+        )
+        rows.append((*about, *numbers, factor == "proposed"))
     columns = ["factor", "setting", "change", "backend", "fits", "epochs", "n_test", *ACCURACY, *DIFFERENCE, "proposed"]
-    return pd.DataFrame(settings, columns=columns)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def settings(plan: pd.DataFrame):
+    """Group the plan's ablation by (factor, value), the proposed network, "proposed" and "", first; each fit once."""
+    rows = plan[plan["purpose"] == "ablation"].drop_duplicates(["factor", "value", "id"])
+    return rows.groupby(["factor", "value"], sort=False)
 
 
 def leakage(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:

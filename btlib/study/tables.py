@@ -66,6 +66,8 @@ def model_name(name: str) -> str:
 
 def change_name(factor: str, setting: str) -> str:
     """Name a change of ablation.csv: "recipe.cam_loss, head.pooling", "0, gmp" is "no guide, global max pooling"."""
+    if factor == "proposed":
+        return "none: the proposed network"
     words, keys, values = WORDS["words"], factor.split(", "), setting.split(", ")
     if len(keys) != len(values):  # a list, such as stages
         keys, values = [factor], [setting]
