@@ -368,6 +368,33 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
     assert table["difference"].isna().tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("factor", "setting", "words"),
+    [
+        ("proposed", "", "none: the proposed network"),
+        ("recipe.cam_loss, head.pooling", "0, gmp", "no guide, global max pooling"),
+        ("head.dropout, recipe.learning_rate", "0.1, 0.01", "dropout 0.1, recipe.learning_rate 0.01"),
+        (
+            "recipe.stages",
+            '[{"unfreeze": "head", "epochs": 1}, {"unfreeze": 3, "epochs": 2}]',
+            "in stages: head, then 3",
+        ),
+        (
+            "recipe.stages, recipe.erase",
+            '[{"unfreeze": "head"}, {"epochs": 6}], null',
+            "in stages: head, then all, no tumours erased",
+        ),
+        (
+            "recipe.erase, recipe.cam_loss",
+            '{"tumor": 0.4, "elsewhere": 0.2}, 0',
+            'recipe.erase {"tumor": 0.4, "elsewhere": 0.2}, no guide',
+        ),
+    ],
+)
+def test_a_change_is_named_key_by_key_though_values_have_commas(factor, setting, words):
+    assert tables.change_name(factor, setting) == words
+
+
 def test_costs_are_those_of_the_studys_models_and_none_before_they_were_measured(study, home):
     assert results.costs(study).empty
     rows = pd.DataFrame({"model": ["toy", "toy", "vgg16"], "output_stride": [4, 2, 16], "latency_ms": [1.5, 3.5, 2.5]})

@@ -68,11 +68,20 @@ def change_name(factor: str, setting: str) -> str:
     """Name a change of ablation.csv: "recipe.cam_loss, head.pooling", "0, gmp" is "no guide, global max pooling"."""
     if factor == "proposed":
         return "none: the proposed network"
-    words, keys, values = WORDS["words"], factor.split(", "), setting.split(", ")
-    if len(keys) != len(values):  # a list, such as stages
-        keys, values = [factor], [setting]
-    pairs = zip(keys, values, strict=True)
-    return ", ".join(words.get(f"{key} {value}") or words.get(key, key + " {}").format(value) for key, value in pairs)
+    words, named = WORDS["words"], []
+    for key in factor.split(", "):
+        if setting[:1] in ("[", "{"):  # a list has commas of its own
+            value, end = json.JSONDecoder().raw_decode(setting)
+            said = (
+                ", then ".join(str(stage.get("unfreeze", "all")) for stage in value)
+                if key == "recipe.stages"
+                else setting[:end]
+            )
+        else:
+            said, end = (found := setting.partition(", ")[0]), len(found)
+        named.append(words.get(f"{key} {said}") or words.get(key, key + " {}").format(said))
+        setting = setting[end:].removeprefix(", ")
+    return ", ".join(named)
 
 
 def part_name(name: str) -> str:
