@@ -91,17 +91,19 @@ def test_selective_answers_all_in_its_last_row(predicted):
     assert list(external.selective({"all": predicted[:0]}, 1.0, 0.95).columns) == list(table.columns)
 
 
-def test_unknown_slices_are_the_clean_ones_without_tumour():
+def test_unknown_slices_are_the_clean_ones_without_tumour(study):
     def table(label, part, logits):
         frame = pd.DataFrame({"label": label, "part": part}, index=range(len(logits)))
+        frame["patient_id"] = [f"{label} {k}" for k in range(len(logits))]
         return frame.assign(**dict(zip(runs.logits_of(CLASSES), np.transpose(logits), strict=True)))
 
     known = table("glioma", "clean", [[5.0, 0, 0], [0, 1.0, 0]])
     strange = table("no_tumor", "clean", [[0, 0, 3.0]])
     copied = table("no_tumor", "overlapping", [[9.0, 0, 0]])
-    found = external.unknown(known[:0], pd.concat([known, strange, copied]).assign(set="far"))
+    found = external.unknown(study, known[:0], pd.concat([known, strange, copied]).assign(set="far"))
     # One known slice is surer than the unknown one and one is not, by all three scores.
     assert found["auroc"].tolist() == [0.5, 0.5, 0.5]
+    assert found[["low", "high"]].to_numpy().tolist() == [[0, 1]] * 3
     assert found[["set", "known", "n_known", "n_unknown"]].drop_duplicates().to_numpy().tolist() == [
         ["far", "clean", 2, 1]
     ]
@@ -130,7 +132,7 @@ def test_networks_are_asked_about_the_slices_that_are_no_copies(study, other):
     ]
     # c (glioma, right, grey 1) and f (pituitary, called a meningioma, grey 0) have a class; e (grey 2) has none.
     assert table.loc[0, ["n", "accuracy", "n_unknown", "auroc"]].tolist() == [2, 0.5, 1, 0]
-    assert table.loc[1, "auroc"] == 1
+    assert table.loc[1, ["auroc", "auroc_low", "auroc_high"]].tolist() == [1, 1, 1]
     sure = [np.exp(x) / (np.exp(x) + 2) for x in (6, 5, 7)]
     assert table.loc[0, ["confidence", "confidence_unknown"]].tolist() == pytest.approx([np.mean(sure[:2]), sure[2]])
     assert table.loc[2, ["n", "n_unknown"]].tolist() == [4, 2]
@@ -196,7 +198,7 @@ def test_a_study_without_external_set_has_tables_without_rows(study):
     cross = external.together([external.scores(study, predicted)])
     assert cross.empty and list(cross.columns)[:5] == ["set", "slices", "augmentation", "n", "n_meningioma"]
     assert external.divided(predicted) == {}
-    classes, ood = external.by_class(study, predicted), external.unknown(predicted, predicted)
+    classes, ood = external.by_class(study, predicted), external.unknown(study, predicted, predicted)
     calibrated, eye = external.calibration({}, 1.0), external.checked(study, {}, pairs)
     assert classes.empty and ood.empty and calibrated.empty and eye.empty and external.examples(pairs).empty
     assert "names no external set" in external.in_words(study, cross, classes, calibrated, ood)

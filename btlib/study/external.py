@@ -181,7 +181,7 @@ def selective(tables: Mapping[str, pd.DataFrame], temperature: float, level: flo
     return pd.concat(steps[1:] or steps, ignore_index=True)
 
 
-def unknown(tested: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def unknown(study: params.Study, tested: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return ood.csv: how well confidence, entropy and energy tell slices of no class from those of the classes.
 
     Each set's clean slices of no class are told from `tested`, the run's own test slices, and from the set's clean ones of
@@ -193,11 +193,11 @@ def unknown(tested: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         strange = of_set[~of_set["label"].isin(classes) & (of_set["part"] == PARTS[3])]
         for kind, known in (("test", tested), ("clean", parts(of_set)["clean"])):
             if len(known) and len(strange):
-                ours, theirs = (confidence.known_scores(t[runs.logits_of(classes)]) for t in (known, strange))
-                for score in ours:
-                    auroc = confidence.auroc(ours[score], theirs[score])
-                    rows.append((name, kind, score, auroc, len(known), len(strange)))
-    return pd.DataFrame(rows, columns=["set", "known", "score", "auroc", "n_known", "n_unknown"])
+                both, ours = pd.concat([known, strange]), np.arange(len(known) + len(strange)) < len(known)
+                for score, values in confidence.known_scores(both[runs.logits_of(classes)]).items():
+                    auroc = results.told_apart(study, ours, values, both["patient_id"])
+                    rows.append((name, kind, score, *auroc, len(known), len(strange)))
+    return pd.DataFrame(rows, columns=["set", "known", "score", "auroc", "low", "high", "n_known", "n_unknown"])
 
 
 def networks(
@@ -222,10 +222,13 @@ def networks(
             seen = of_set["label"].isin(study.classes)
             known, strange = of_set[seen], of_set[~seen]
             accuracy = results.mean_right(study, known) if len(known) else [np.nan] * 3
-            auroc = confidence.auroc(known["sure"], strange["sure"]) if len(known) and len(strange) else np.nan
-            numbers = known["sure"].mean(), len(strange), strange["sure"].mean(), auroc
+            auroc = [np.nan] * 3
+            if len(known) and len(strange):
+                auroc = results.told_apart(study, seen.to_numpy(), of_set["sure"], of_set["patient_id"])
+            numbers = known["sure"].mean(), len(strange), strange["sure"].mean(), *auroc
             rows.append((name, network, len(known), *accuracy, *numbers))
-    names = ["set", "network", "n", "accuracy", "low", "high", "confidence", "n_unknown", "confidence_unknown", "auroc"]
+    names = ["set", "network", "n", "accuracy", "low", "high", "confidence", "n_unknown", "confidence_unknown"]
+    names += ["auroc", "auroc_low", "auroc_high"]
     return pd.DataFrame(rows, columns=names).sort_values("set", kind="stable", ignore_index=True)
 
 
@@ -305,7 +308,7 @@ def in_words(study, cross, classes, calibrated, ood) -> str:
         row = ood.loc[ood["auroc"].idxmax()]
         lines.append(
             f"- Slices of no class are told from those of a class at best with AUROC {row['auroc']:.3f} "
-            f"({row['set']}, {row['score'].replace('_', ' ')}, against {row['known']}); 0.5 is chance."
+            f"({row['low']:.3f} to {row['high']:.3f}; {row['set']}, {row['score'].replace('_', ' ')}, against {row['known']}); 0.5 is chance."
         )
     return "\n".join(lines)
 

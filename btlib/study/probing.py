@@ -8,7 +8,7 @@ import pandas as pd
 from btlib import params
 from btlib.data import datasets
 from btlib.fitting import batches, runs
-from btlib.scores import calibration, classification
+from btlib.scores import classification
 from btlib.scores import robustness as changes
 from btlib.study import results
 
@@ -69,11 +69,8 @@ def source_classifier(study: params.Study, data: datasets.Dataset) -> pd.DataFra
     groups = about["patient_group"]
     belief = cross_val_predict(model, features, mr, groups=groups, cv=apart, method="predict_proba")[:, 1]
     patients = about["patient_id"].to_numpy()
-    resamples = results.resamples(study, patients)
-    drawn = classification.weighted_auc(mr, belief, resamples.member, resamples.weights)
-    balanced = balanced_accuracy_score(mr, belief > 0.5)
-    row = (len(mr), int(mr.sum()), len(set(patients)), calibration.auroc(belief[mr], belief[~mr]))
-    row += (*resamples.bounds(drawn), balanced)
+    auroc = results.told_apart(study, mr, belief, patients)
+    row = (len(mr), int(mr.sum()), len(set(patients)), *auroc, balanced_accuracy_score(mr, belief > 0.5))
     return pd.DataFrame([row], columns=names)
 
 

@@ -66,6 +66,17 @@ def mean_right(study: params.Study, predictions: pd.DataFrame) -> resampling.Int
     return resamples(study, patients).mean(logits.argmax(1) == y)
 
 
+def told_apart(study: params.Study, positive, score, patients) -> resampling.Interval:
+    """Return how often a positive slice scores higher than another, ties counting half (AUROC), with the study's bootstrap.
+
+    positive is bool (n,), with slices of both kinds, score float (n,), patients (n,) ids.
+    """
+    positive, score, samples = np.asarray(positive), np.asarray(score), resamples(study, patients)
+    value = calibration.auroc(score[positive], score[~positive])
+    low, high = samples.bounds(classification.weighted_auc(positive, score, samples.member, samples.weights))
+    return resampling.Interval(value, min(low, value), max(high, value))
+
+
 def finished(plan: pd.DataFrame, *purposes: str) -> list[runs.Run]:
     """Return the runs of the plan's fits for these purposes, each once; DataError where one is not done."""
     rows = plan[plan["purpose"].isin(purposes)].drop_duplicates("id")
