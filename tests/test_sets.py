@@ -208,5 +208,9 @@ def test_spoiled_slices_are_scored_for_all_networks_alike(home, study):
     plain, same = (table[table["network"] == name].drop(columns="network") for name in ("plain", "same"))
     np.testing.assert_array_equal(plain.to_numpy(), same.to_numpy())
     assert len(plain) == 7 * 6 and (plain["n"] == 4).all()
-    assert (plain.loc[plain["strength"] == 0, "loss"] == 0).all()
+    assert (plain.loc[plain["strength"] == 0, ["loss", "loss_low", "loss_high"]] == 0).all(axis=None)
+    assert (same.filter(like="difference") == 0).all(axis=None), "the same network beside itself"
+    gaps = plain["accuracy"].iloc[0] - plain["accuracy"]
+    np.testing.assert_allclose(plain["loss"], gaps, atol=1e-12)
+    assert ((plain["loss_low"] <= plain["loss"]) & (plain["loss"] <= plain["loss_high"])).all()
     assert json.loads(plain.groupby("change")["strength"].agg(list).to_json())["blur"] == [0, 1, 2, 3, 4, 5]

@@ -8,6 +8,7 @@ import seaborn as sns
 from btlib.data import splits
 from btlib.figures import theme
 from btlib.figures.theme import class_name, described
+from btlib.scores.robustness import STEPS
 from btlib.study import tables
 
 SCORES = {"precision": "Precision", "recall": "Recall\n(sensitivity)", "specificity": "Specificity", "f1": "F1"}
@@ -166,21 +167,22 @@ def coverage(table: pd.DataFrame, protocol: str) -> mpl.figure.Figure:
 
 def robustness(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw robustness.csv: accuracy against the strength of each change, a line a network."""
-    groups = list(table.rename(columns={"accuracy": "value"}).groupby("change", sort=False))
+    groups = list(table.groupby("change", sort=False))
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     figure, axes = theme.subplots(rows, columns, 7.4, 0.5 + 2.0 * rows, squeeze=False, sharex=True, sharey=True)
-    said = []
+    said, above = [], {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "size": 7}
     for axis, (change, part) in zip(axes.flat, groups, strict=False):
         for number, (network, curve) in enumerate(part.groupby("network", sort=False)):
             curve = curve.sort_values("strength")
-            values, colour = theme.percent(curve), theme.COLOURS[number % 7]
+            values, colour = theme.percent(curve, "accuracy"), theme.COLOURS[number % 7]
             style = {"color": colour, "ls": theme.LINES[number % 5], "marker": theme.MARKERS[number % 5], "ms": 4}
             axis.plot(curve["strength"], values["value"], label=theme.model_name(network), **style)
             axis.fill_between(curve["strength"], values["low"], values["high"], color=colour, alpha=0.15, lw=0)
             first, last = values["value"].iloc[[0, -1]]
             said.append(f"{change}, {theme.model_name(network)} {first:.1f} to {last:.1f} %")
-        axis.set_title(change[:1].upper() + change[1:], size=9)
+        axis.set_title(change[:1].upper() + change[1:], size=9, pad=13)
+        axis.annotate(STEPS[change], (0.5, 1), (0, 3), **above)
         axis.xaxis.set_tick_params(labelbottom=True)
         theme.whole_numbers(axis.xaxis)
     for axis in axes.flat[len(groups) :]:

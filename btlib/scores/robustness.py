@@ -70,6 +70,18 @@ CHANGES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 }
 
 
+STEPS = {
+    "noise": "6 grey levels a step",
+    "blur": "0.6 % of the side a step",
+    "bias field": "15 % a step",
+    "gamma": "1.25 to the power of the step",
+    "contrast": "15 % a step",
+    "JPEG": "quality 60, 40, 20, 10, 5",
+    "down-sampling": "side by 1.5, 2, 2.5, 3, 3.5",
+}
+"""What the five strengths of each change are, in words."""
+
+
 def changed(images, change: str, strength: int, seed: int = 0) -> np.ndarray:
     """Return slices, uint8 (n, S, S), after one of `CHANGES`, of strength 0 (none) to 5; slice i draws from `seed + i`."""
     if strength == 0:

@@ -82,6 +82,8 @@ def robustness(study: params.Study, fitted: Mapping[str, runs.Run], data: datase
         fitted: name for people -> run, all of one split.
         data: the slices, prepared as these runs were.
         most: how many test slices, taken evenly.
+
+    loss is from the same network's slices as they are, difference from the first network's slices spoiled alike.
     """
     tested = next(iter(fitted.values())).predictions("test").sort_values("image_id", ignore_index=True)
     shown = tested.iloc[np.unique(np.linspace(0, len(tested) - 1, min(most, len(tested))).astype(int))]
@@ -90,19 +92,21 @@ def robustness(study: params.Study, fitted: Mapping[str, runs.Run], data: datase
     models = {name: run.model() for name, run in fitted.items()}
     resamples = results.resamples(study, shown["patient_id"].to_numpy())
 
-    def accuracy(name, spoiled):
-        named = np.array(fitted[name].fit.classes)[batches.predict(models[name], spoiled).argmax(1)]
-        return resamples.mean(named == shown["label"].to_numpy())
+    def right(spoiled):
+        """Whether each slice is named rightly, by network."""
+        said = {name: batches.predict(model, spoiled).argmax(1) for name, model in models.items()}
+        return {name: np.array(fitted[name].fit.classes)[k] == shown["label"].to_numpy() for name, k in said.items()}
 
-    whole, rows = {name: accuracy(name, images) for name in models}, []
+    whole, rows = right(images), []
     for change in changes.CHANGES:
-        rows += [(name, change, 0, len(shown), *whole[name], 0.0) for name in models]
-        for strength in changes.STRENGTHS:
-            spoiled = changes.changed(images, change, strength, study.seed)
-            for name in models:
-                found = accuracy(name, spoiled)
-                rows.append((name, change, strength, len(shown), *found, whole[name].value - found.value))
-    return pd.DataFrame(rows, columns=["network", "change", "strength", "n", "accuracy", "low", "high", "loss"])
+        for strength in (0, *changes.STRENGTHS):
+            found = right(changes.changed(images, change, strength, study.seed)) if strength else whole
+            first = next(iter(found.values()))
+            for name, now in found.items():
+                loss, gap = resamples.difference(whole[name], now)[:3], resamples.difference(now, first)[:3]
+                rows.append((name, change, strength, len(shown), *resamples.mean(now), *loss, *gap))
+    scores = [f"{score}{end}" for score in ("accuracy", "loss", "difference") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["network", "change", "strength", "n", *scores])
 
 
 def second_look(predictions: pd.DataFrame) -> pd.DataFrame:
