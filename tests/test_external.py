@@ -244,9 +244,14 @@ def test_a_set_that_is_not_there_is_passed_over_with_where_to_get_it_unless_requ
 
 def test_mirrored_slices_are_averaged(study, other):
     other.images[0, :, 16:] = 2
-    plain, both = (external.predictions(study, Run(), {"far": other}, PAIRS, flip=f) for f in (False, True))
+    sets = {"far": other, "again": other}
+    plain = external.predictions(study, Run(), sets, PAIRS)
+    both = external.mirrored(Run(), sets, plain)
     assert plain.loc[0, runs.logits_of(CLASSES)].tolist() == [0, 5, 0]
-    assert both.loc[0, runs.logits_of(CLASSES)].tolist() == [0, 2.5, 2.5]
+    for first in (0, len(other.manifest)):
+        assert both.loc[first, runs.logits_of(CLASSES)].tolist() == [0, 2.5, 2.5]
+    pd.testing.assert_frame_equal(both.iloc[:, :5], plain.iloc[:, :5])
+    assert external.mirrored(Run(), {}, plain[:0]).empty
 
 
 def test_the_figure_of_pairs_shows_both_slices_of_each(other):

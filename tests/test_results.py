@@ -368,6 +368,23 @@ def test_ablation_says_what_each_change_is_worth_on_the_same_slices(study, home)
     assert table["difference"].isna().tolist() == [True, False, False]
 
 
+def test_a_slice_and_its_mirror_image_are_averaged(study, home):
+    plan = runs.plan(study, datasets.fingerprint(study.data))
+    plan = plan[plan["purpose"] == "proposed"].drop_duplicates("id")[:1]
+    run = training.fit(study, plan["fit"].iloc[0])
+    once = run.predictions("test")
+    data = datasets.load(study.data, run.fit.preprocessing)
+    rows = data.manifest.reset_index().set_index("image_id").loc[once["image_id"], "index"]
+    images, model = np.stack([data.images[k] for k in rows]), run.model()
+    both = model.predict(images[..., None], verbose=0) + model.predict(images[:, :, ::-1, None], verbose=0)
+    right = both.argmax(1) == once["label"].map(run.fit.classes.index)
+    (found,) = results.mirrored(study, plan).to_dict("records")
+    assert (found["fits"], found["n_test"]) == (1, len(once)) and found["accuracy"] == pytest.approx(right.mean())
+    logits = once[runs.logits_of(run.fit.classes)].to_numpy()
+    before = (logits.argmax(1) == once["label"].map(run.fit.classes.index)).mean()
+    assert found["difference"] == pytest.approx(right.mean() - before)
+
+
 @pytest.mark.parametrize(
     ("factor", "setting", "words"),
     [

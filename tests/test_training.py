@@ -438,11 +438,11 @@ def test_an_epoch_steps_as_fit_does(study, home):
         np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_flipped_prediction_is_the_mean_of_both():
+def test_slices_are_predicted_as_they_are_or_mirrored():
     import keras
 
     image = keras.Input((2, 2, 1))
     model = keras.Model(image, keras.layers.Dense(3, kernel_initializer="ones")(keras.layers.Flatten()(image)[:, :1]))
     slices = np.array([[[4, 8], [0, 0]]], np.uint8)
     np.testing.assert_allclose(batches.predict(model, slices), [[4, 4, 4]])
-    np.testing.assert_allclose(batches.predict(model, slices, flip=True), [[6, 6, 6]])
+    np.testing.assert_allclose(batches.predict(model, slices, mirrored=True), [[8, 8, 8]])

@@ -30,7 +30,7 @@ def filled(images, size: int, rows=None) -> Iterator[tuple[slice, np.ndarray]]:
         yield slice(start, start + count), batch
 
 
-def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) -> np.ndarray:
+def predict(model, images, rows=None, batch_size: int = 64, mirrored: bool = False) -> np.ndarray:
     """Return a model's logits for slices, (n, classes) float32, or what else it gives. Notebooks 04 to 06.
 
     Args:
@@ -38,14 +38,12 @@ def predict(model, images, rows=None, batch_size: int = 64, flip: bool = False) 
         images: (N, S, S) uint8.
         rows: which of them, (n,) int; None for all.
         batch_size: slices at a time.
-        flip: whether to average with the logits of the left-right mirrored slices (test-time augmentation).
+        mirrored: whether to show the slices left-right mirrored.
     """
     out = [np.zeros((0, *model.output_shape[1:]), np.float32)]
     for some, batch in filled(images, batch_size, rows):
-        logits = np.asarray(model.predict_on_batch(batch[..., None]))
-        if flip:
-            logits = (logits + np.asarray(model.predict_on_batch(batch[:, :, ::-1, None]))) / 2
-        out.append(logits[: some.stop - some.start])
+        logits = model.predict_on_batch((batch[:, :, ::-1] if mirrored else batch)[..., None])
+        out.append(np.asarray(logits)[: some.stop - some.start])
     return np.concatenate(out)
 
 

@@ -72,12 +72,9 @@ def copies(sets: Mapping[str, datasets.Dataset], own: datasets.Dataset) -> pd.Da
 
 
 def predictions(
-    study: params.Study, run: runs.Run, sets: Mapping[str, datasets.Dataset], pairs: pd.DataFrame, flip: bool = False
+    study: params.Study, run: runs.Run, sets: Mapping[str, datasets.Dataset], pairs: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return a run's logits for every external slice, unseen ones too, and whose slice it is.
-
-    `flip` averages with the mirrored slice. The column part is one of `PARTS` but "all".
-    """
+    """Return a run's logits for every external slice, unseen ones too, whose it is, and its part: of `PARTS` but "all"."""
     held_out, names = set(run.predictions()["image_id"]), runs.logits_of(study.classes)
     tables, model = [], run.model() if sets else None
     for name, other in sets.items():
@@ -86,10 +83,19 @@ def predictions(
         sources = pairs[pairs["set"] == name].groupby("image_id_a")["image_id_b"].agg(set)
         kinds = {image: PARTS[2] if of <= held_out else PARTS[1] for image, of in sources.items()}
         table["part"] = table["image_id"].map(kinds).fillna(PARTS[3]).astype(str)
-        logits = batches.predict(model, other.images, flip=flip)
+        logits = batches.predict(model, other.images)
         tables.append(table.assign(**dict(zip(names, logits.T, strict=True))))
     columns = ["set", "image_id", "label", "patient_id", "part", *names]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def mirrored(run: runs.Run, sets: Mapping[str, datasets.Dataset], table: pd.DataFrame) -> pd.DataFrame:
+    """Return what `predictions` returned of these sets, its logits averaged with those of the mirrored slices."""
+    if not sets:
+        return table
+    names, model = runs.logits_of(results.classes_of(table)), run.model()
+    other = np.concatenate([batches.predict(model, data.images, mirrored=True) for data in sets.values()])
+    return table.assign(**{name: (table[name] + other[:, k]) / 2 for k, name in enumerate(names)})
 
 
 def parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

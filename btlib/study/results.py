@@ -327,8 +327,9 @@ def mirrored(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
         once = run.predictions("test")
         data = datasets.load(study.data, run.fit.preprocessing)
         row = pd.Series(np.arange(len(data.manifest)), data.manifest["image_id"])
-        logits = batches.predict(run.model(), data.images, row.loc[once["image_id"]], flip=True)
-        twice = once.assign(**dict(zip(runs.logits_of(run.fit.classes), logits.T, strict=True)))
+        twice, names = once.copy(), runs.logits_of(run.fit.classes)
+        twice[names] += batches.predict(run.model(), data.images, row.loc[once["image_id"]], mirrored=True)
+        twice[names] /= 2
         parts.setdefault(run.fit.protocol, []).append((twice, once))
     rows = []
     for protocol, pairs in parts.items():
