@@ -118,6 +118,7 @@ def test_the_ablation_says_where_each_change_looks_on_the_same_slices(study, hom
     assert [last[k] for k in gaps] == pytest.approx([-1 / 3, -0.1, 0.5])
     assert last["pointing_difference_low"] == -1 and last["pointing_difference_high"] == 0
     assert table["proposed"].tolist() == [True, False]
+    assert table[["factor", "setting"]].to_numpy().tolist() == [["proposed", "proposed"], ["recipe.cam_loss", "2"]]
 
 
 def test_the_ablation_of_slices_without_masks_has_no_rows_and_one_not_fitted_is_refused(study, home, monkeypatch):

@@ -94,10 +94,17 @@ def ablation(study: params.Study, plan: pd.DataFrame) -> pd.DataFrame:
             own, known = table[name], table[name].notna()
             scores += results.resamples(study, table["patient_id"][known]).mean(own[known])
             scores += resamples.difference(own, base[name].reindex(table.index))[:3]
-        about = (tables.change_name(factor, value), table["grid"].iloc[0], len(table), table["patient_id"].nunique())
+        about = (
+            factor,
+            value or "proposed",
+            tables.change_name(factor, value),
+            table["grid"].iloc[0],
+            len(table),
+            table["patient_id"].nunique(),
+        )
         rows.append((*about, *scores, table is base))
     names = [f"{name}{end}" for name in SCORES.values() for end in ("", "_low", "_high", *DIFFERENCE)]
-    return pd.DataFrame(rows, columns=["change", "grid", "slices", "patients", *names, "proposed"])
+    return pd.DataFrame(rows, columns=["factor", "setting", "change", "grid", "slices", "patients", *names, "proposed"])
 
 
 def _there(fit: runs.Fit, study: params.Study) -> pd.DataFrame:
