@@ -226,10 +226,11 @@ def findings(kept: digest.Kept) -> list[str]:
             f"**Where it looks.** The map peaks inside the tumour on {_of_ceiling(rows, maps.iloc[0])}{beside}; the best "
             f"control that does not see the slice, {control.name.split(' (')[0]}, on {_interval(control)}."
         )
-    made += _rests(kept) + _by_change(kept)
+    made += _rests(kept)
     sets, (scores, protocol) = digest.second_sets(kept), digest.own(kept, "per_class")
     if sets:
         made.append(_second(kept, sets))
+    made += _by_change(kept)
     if scores is not None:
         recalls = scores[scores["score"].str.startswith("recall_")].sort_values("value")
         told = _listed(f"{_interval(r)} of {_class(r['score'].removeprefix('recall_'))}" for _, r in recalls.iterrows())
