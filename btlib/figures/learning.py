@@ -84,9 +84,7 @@ def ablation(table: pd.DataFrame) -> mpl.figure.Figure:
     values = theme.percent(table, "difference")
     names = [textwrap.fill(change, 36) for change in table["change"]]
     figure, axis = theme.subplots(1, 1, 6.8, 0.9 + 0.34 * len(table))
-    same = (table["backend"] == proposed["backend"].iloc[0]).to_numpy()
-    for among, face in ((same, theme.COLOURS[0]), (~same, "white")):
-        theme.dots(axis, values[among], np.flatnonzero(among), mfc=face)
+    theme.dots(axis, values, range(len(table)))
     theme.name_rows(axis, names)
     axis.axvline(0, color=theme.GREY, lw=0.9, ls="--", zorder=0)
     for at, accuracy in enumerate(100 * table["accuracy"]):
