@@ -51,7 +51,7 @@ ABLATION = rows(
 CHANGES = rows(
     "change grid proposed pointing pointing_low pointing_high energy energy_low energy_high accuracy_erased accuracy_erased_low accuracy_erased_high",
     ("none: the proposed network", "10 x 10", True, 0.6, 0.5, 0.7, 0.3, 0.2, 0.4, 0.7, 0.6, 0.8),
-    ("no guide", "10 x 10", False, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, 0.75, 0.7, 0.8),
+    ("output stride 32", "5 x 5", False, 0.4, 0.3, 0.5, 0.1, 0.05, 0.2, 0.75, 0.7, 0.8),
 )
 CLAIMS = rows(
     "claim paper ours low high verdict data",
@@ -573,7 +573,9 @@ def test_changes_are_drawn_beside_the_proposed_network_with_their_grids():
     assert [points(axis)[0][0] for axis in figure.axes] == [[60, 40], [30, 10], [70, 75]]
     assert spans(figure.axes[0]) == [(50, 70), (30, 50)]
     names = [name.get_text().replace("\n", " ") for name in figure.axes[0].get_yticklabels()]
-    assert names == ["the proposed network (10 x 10)", "no guide (10 x 10)"]
+    assert names == ["the proposed network", "output stride 32 (5 x 5 cells)"]
     dashed = [line for axis in figure.axes for line in axis.lines if line.get_linestyle() == "--"]
     assert [line.get_xdata()[0] for line in dashed] == [60, 30, 70]
-    assert "no guide (10 x 10) 40.0 % (30.0 to 50.0)" in figure.alt and "75.0 % (70.0 to 80.0)" in figure.alt
+    assert (
+        "output stride 32 (5 x 5 cells) 40.0 % (30.0 to 50.0)" in figure.alt and "75.0 % (70.0 to 80.0)" in figure.alt
+    )

@@ -278,7 +278,7 @@ def test_fits_made_twice_are_told_by_their_machines_and_those_of_other_networks_
     table.to_csv(tmp_path / "reproduced.csv", index=False)
     (said,) = findings.again(kept)
     assert said.startswith(
-        "2 fits made on there by jax, and again on here by tensorflow: from -3 to +4 slices right, of 100"
+        "2 fits made on there by JAX, and again on here by TensorFlow: from -3 to +4 slices right, of 100 a fit"
     )
     assert "3.5 points as root mean square" in said  # of 3 and 4
     assert "1 within" in said and said.endswith("85.0 to 95.0 % of slices called the same by both")
@@ -294,7 +294,5 @@ def test_what_makes_the_network_look_is_told_of_its_own_parts(tmp_path):
     for score in ("pointing", "accuracy_erased"):
         table = table.assign(**{f"{score}_low": table[score] - 0.1, f"{score}_high": table[score] + 0.1})
     (told,) = findings.findings(kept_of(tmp_path, gradcam_ablation=table))
-    assert "as proposed 60.0 % (50.0 to 70.0) and no guide 20.0 % (10.0 to 30.0)." in told and "dropout" not in told
-    assert told.endswith(
-        "pasted over the tumour: as proposed 70.0 % (60.0 to 80.0) and no guide 75.0 % (65.0 to 85.0)."
-    )
+    assert "as proposed 60.0 % (50.0 to 70.0); no guide 20.0 % (10.0 to 30.0)." in told and "dropout" not in told
+    assert told.endswith("pasted over the tumour: as proposed 70.0 % (60.0 to 80.0); no guide 75.0 % (65.0 to 85.0).")

@@ -223,7 +223,9 @@ def erased(table: pd.DataFrame) -> mpl.figure.Figure:
 def changes(table: pd.DataFrame) -> mpl.figure.Figure:
     """Draw where each setting of gradcam_ablation.csv looks, and how often it is right without the tumour."""
     names = table["change"].where(~table["proposed"], "the proposed network")
-    names = [textwrap.fill(f"{name} ({grid})", 34) for name, grid in zip(names, table["grid"], strict=True)]
+    other = table["grid"] != table["grid"][table["proposed"]].iloc[0]
+    names = names + (" (" + table["grid"] + " cells)").where(other, "")
+    names = [textwrap.fill(name, 34) for name in names]
     scores = {
         "pointing": "Peak in the tumour\n(% of slices)",
         "energy": "Map in the tumour\n(% of its sum)",
@@ -235,7 +237,6 @@ def changes(table: pd.DataFrame) -> mpl.figure.Figure:
         theme.dots(axis, values, range(len(table)))
         axis.axvline(values["value"][table["proposed"].to_numpy()].iloc[0], color=theme.GREY, lw=0.9, ls="--", zorder=0)
         axis.set_xlabel(words, size=8)
-        axis.set_xlim(left=min(0, axis.get_xlim()[0]))
         theme.name_rows(axis, names)
     rows = theme.told(names, theme.percent(table, "pointing"))
     return described(figure, "changes", rows=rows, erased=theme.told(names, theme.percent(table, "accuracy_erased")))

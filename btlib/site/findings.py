@@ -127,14 +127,15 @@ def again(kept: digest.Kept) -> list[str]:
         return []
     # Fits of an earlier network are of no row here.
     table = table[table["id"].isin([fit["id"] for fit in kept.about["fits"]])]
-    said = []
+    said, words = [], tables.WORDS["words"]
     for (here, backend, there, before), some in table.groupby(["hardware", "backend", "kept_hardware", "kept_backend"]):
         gaps = some["accuracy"] - some["kept"]
         slices = (gaps * some["n_test"]).round().astype(int)
+        sizes = dict.fromkeys((str(some["n_test"].min()), str(some["n_test"].max())))
         said.append(
-            f"{len(some)} fits made on {there} by {before}, and again on {here} by {backend}: from {slices.min():+d} to "
-            f"{slices.max():+d} slices right, of {some['n_test'].min()} to {some['n_test'].max()} a fit, "
-            f"{100 * np.sqrt((gaps**2).mean()):.1f} points as root mean square; {some['inside'].sum()} within the first's "
+            f"{len(some)} fits made on {there} by {words.get(before, before)}, and again on {here} by "
+            f"{words.get(backend, backend)}: from {slices.min():+d} to {slices.max():+d} slices right, of "
+            f"{' to '.join(sizes)} a fit, {100 * np.sqrt((gaps**2).mean()):.1f} points as root mean square; {some['inside'].sum()} within the first's "
             f"interval; {100 * some['alike'].min():.1f} to {100 * some['alike'].max():.1f} % of slices called the same by both"
         )
     return said
@@ -288,15 +289,14 @@ def _by_change(kept: digest.Kept) -> list[str]:
     table = kept["gradcam_ablation"]
     if table is None:
         return []
-    table = table[
-        table["proposed"] | table["factor"].isin(["proposed.output_stride", "recipe.cam_loss", "recipe.erase"])
-    ]
+    parts = {"proposed", "proposed.output_stride", "recipe.cam_loss", "recipe.erase"}
+    table = table[[parts.issuperset(factor.split(", ")) for factor in table["factor"]]]
 
     def said(score):
         names = (f"{score}_low", f"{score}_high")
         shares = table.rename(columns={score: "value"} | dict(zip(names, ("low", "high"), strict=True)))
         words = shares["change"].where(~shares["proposed"], "as proposed")
-        return _listed(f"{name} {_interval(row)}" for name, (_, row) in zip(words, shares.iterrows(), strict=True))
+        return "; ".join(f"{name} {_interval(row)}" for name, (_, row) in zip(words, shares.iterrows(), strict=True))
 
     return [
         f"**What makes it look.** After a short budget, one for all changes, the map's peak lies in the tumour on these shares "
