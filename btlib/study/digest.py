@@ -267,7 +267,8 @@ def calibrated(kept: Kept) -> pd.DataFrame | None:
     table = table[~table["slices"].str.endswith((", overlapping", ", held out copies"))]
     after = table[table["scaling"] == "after"].set_index(keys)[["temperature", "confidence", "ece"]]
     before = table[table["scaling"] == "before"].set_index(keys)[["confidence", "ece"]]
-    made = after.join(before, lsuffix="_after", rsuffix="_before").reset_index()
+    after = after.rename(columns={"confidence": "confidence_after", "ece": "ece_after"})
+    made = after.join(before.add_suffix("_before")).reset_index()
     if apart is not None:
         y, *logits, temperature = apart
         row = {"slices": "group_folds", "n": len(y), "temperature": temperature}

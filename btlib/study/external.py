@@ -82,7 +82,7 @@ def predictions(
         table.insert(0, "set", name)
         sources = pairs[pairs["set"] == name].groupby("image_id_a")["image_id_b"].agg(set)
         kinds = {image: PARTS[2] if of <= held_out else PARTS[1] for image, of in sources.items()}
-        table["part"] = table["image_id"].map(kinds).fillna(PARTS[3]).astype(str)
+        table["part"] = [kinds.get(image, PARTS[3]) for image in table["image_id"]]
         logits = batches.predict(model, other.images)
         tables.append(table.assign(**dict(zip(names, logits.T, strict=True))))
     columns = ["set", "image_id", "label", "patient_id", "part", *names]

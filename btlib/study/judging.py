@@ -36,8 +36,9 @@ def judged(fit: runs.Fit, study: params.Study, role: str) -> tuple[pd.DataFrame,
     about, run = path.with_suffix(".json"), runs.load(fit)
     kept = json.loads(about.read_text(encoding="utf-8")) if path.exists() and about.exists() else None
     if run is not None:
-        facts = {key: run.provenance()[key] for key in ("title", "fit_seconds", "commit", "hardware")}
-        if kept != (facts := {"role": role} | facts):
+        made = run.provenance()
+        facts = {"role": role} | {key: made[key] for key in ("title", "fit_seconds", "commit", "hardware")}
+        if kept != facts:
             about.unlink(missing_ok=True)
             with files.replacing(path) as temporary:
                 judge(run, study, role).to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
