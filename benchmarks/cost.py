@@ -96,7 +96,7 @@ def table(
     """
     from btlib.models import registry as models
 
-    known = {name: models.check(name, image_size, False, output_stride) for name in names}
+    known = {name: models.check(name, image_size, None, output_stride) for name in names}
     rows = [
         _measured(name, image_size, output_stride or backbone.strides[0], precision, head)
         for name, backbone in known.items()

@@ -45,7 +45,7 @@ Positive = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=32, le=1024)]
 Protocol = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*_(holdout|folds)|published)$")]
 """What is kept together, and how often the slices are cut: `image_holdout`, `group_folds`; see `splits.PROTOCOLS`."""
-Weights = Literal["imagenet"] | None
+Weights = Literal["imagenet", "edges"] | None
 Fill = Literal["surroundings", "grey", "mirrored"]
 
 
@@ -248,6 +248,8 @@ class Recipe(Section):
 class Model(Section):
     """Which backbone, from which weights, fitted by which recipe.
 
+    `weights` is what a backbone was trained on: imagenet; edges, which VGG16 alone has (ImageNet, then edges of photographs,
+    from the extra `edges`); or null, random weights.
     `image_size` is the side of its slices (null: `preprocessing`'s); `output_stride` how many pixels of it one place of its
     last features stands for (null: as the backbone was published): 160 px at 16 make a map of 10 x 10.
     """
@@ -367,7 +369,7 @@ class Study(Section):
             raise ValueError(f"{key}.recipe: got {model.recipe!r}; allowed: {', '.join(self.recipes)}")
         if model.model not in models.REGISTRY:
             raise ValueError(f"{key}.model: got {model.model!r}; allowed: {', '.join(models.REGISTRY)}")
-        models.check(model.model, self.image_size_of(model), model.weights is not None, model.output_stride)
+        models.check(model.model, self.image_size_of(model), model.weights, model.output_stride)
         recipe, got = self.recipes[model.recipe], f"{key}: got {model.recipe!r}"
         tokens = f"{model.model} has tokens" if models.REGISTRY[model.model].tokens else ""
         if any(stage.image_scale != 1 for stage in recipe.stages) and (tokens or self.head.pooling == "flatten"):

@@ -35,7 +35,7 @@ def home(shared_home, tmp_path, monkeypatch):
     return tmp_path
 
 
-TOY = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", None, strides=(4,))
+TOY = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\d)_", {}, strides=(4,))
 
 
 @pytest.fixture

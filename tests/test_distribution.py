@@ -23,7 +23,7 @@ from conftest import toy
 from btlib import params
 from btlib.fitting import training
 from btlib.models import registry as models
-models.REGISTRY["toy"] = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\\d)_", None)
+models.REGISTRY["toy"] = models.Backbone(toy, (1 / 127.5, -1.0), "top_activation", r"^(block\\d)_", {})
 study = params.load(sys.argv[1])
 for how in ("none", "data_parallel"):
     os.environ["BTLIB_HOME"] = os.path.join(sys.argv[2], how)

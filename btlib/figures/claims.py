@@ -83,7 +83,7 @@ def claims(table: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
-    """Draw the accuracy of models.csv, of one protocol, against cost; pretrained and random networks never in one axis.
+    """Draw the accuracy of `digest.networks` against cost; pretrained and random networks never in one axis.
 
     `x` is "parameters" or "macs".
     """
@@ -93,7 +93,8 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
     said = []
     for axis, (title, part), colour in zip(axes[0], groups, theme.COLOURS, strict=False):
         values, cost = theme.percent(part, "accuracy"), part[x] / unit
-        names = [theme.model_name(name) for name in part["model"]]
+        names = part["model"] + (" (" + part["weights"] + ")" if part["weights"].nunique() > 1 else "")
+        names = [theme.model_name(name) for name in names]
         if table["image_size"].nunique() > 1:
             names = [f"{name}, {pixels} px" for name, pixels in zip(names, part["image_size"], strict=True)]
         theme.whiskers(axis, cost, values, theme.PALE)

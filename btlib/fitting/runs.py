@@ -116,8 +116,8 @@ def plan(study: params.Study, fingerprint: str) -> pd.DataFrame:
 
 def ensure_weights(study: params.Study) -> None:
     """Make sure that the pretrained weights of every planned fit are here; WeightsError as `weights.ensure`."""
-    for name in dict.fromkeys(f.model for f in plan(study, "")["fit"] if f.weights):
-        weights.ensure(models.REGISTRY[name].source)
+    for name, which in dict.fromkeys((f.model, f.weights) for f in plan(study, "")["fit"] if f.weights):
+        weights.ensure(models.REGISTRY[name].sources[which])
 
 
 def check(study: params.Study, manifest: pd.DataFrame) -> None:

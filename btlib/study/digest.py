@@ -298,22 +298,32 @@ def flow(kept: Kept) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["part", "patients", "slices"]).astype({"patients": int, "slices": int})
 
 
+def networks(models: pd.DataFrame, scores: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame:
+    """Return a row a compared network: its first fit in models.csv, with the accuracy of all its folds by per_class.csv."""
+    fits = models[(models["protocol"] == protocol) & (models["seed"] == seed)]
+    scores = scores[(scores["protocol"] == protocol) & (scores["score"] == "accuracy")]
+    scores = scores.rename(columns={"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"})
+    kept = ["model", "weights", "accuracy", "accuracy_low", "accuracy_high"]
+    return fits.drop_duplicates(kept[:2]).drop(columns=kept[2:]).merge(scores[kept], on=kept[:2])
+
+
 def costs(kept: Kept) -> pd.DataFrame | None:
     """Return what each network costs, in single precision, beside its accuracy where it was fitted.
 
-    image_size and macs are those of the fit, image_size_cost that of the cost; accuracy is of the comparison's first fit.
+    image_size and macs are those of the fit, image_size_cost that of the cost; accuracy is of all the comparison's folds.
     """
-    table, fits = kept["cost"], kept["models"]
-    if table is None or fits is None:
+    table, fits, scores = kept["cost"], kept["models"], kept["per_class"]
+    if table is None or fits is None or scores is None:
         return None
     comparison = kept.about["parameters"]["comparison"]
-    same = (fits["protocol"] == comparison["protocol"]) & (fits["seed"] == comparison["seeds"][0]) & (fits["fold"] == 0)
-    fitted = fits[same].drop_duplicates("model").set_index("model")[["weights", "accuracy", "image_size", "macs"]]
+    fitted = networks(fits, scores, comparison["protocol"], comparison["seeds"][0]).drop_duplicates("model")
+    fitted = fitted.set_index("model")[["weights", "accuracy", "image_size", "macs"]]
     table = (
         table[table["precision"] == "float32"].rename(columns={"image_size": "image_size_cost"}).drop(columns="macs")
     )
     table = table.join(fitted, on="model")
-    start = table["weights"].map({"random": "random", "imagenet": "pretrained"}).fillna("not fitted")
+    starts = {"random": "random", "imagenet": "pretrained", "edges": tables.WORDS["words"]["edges"]}
+    start = table["weights"].map(starts).fillna("not fitted")
     return table.assign(start=start)
 
 

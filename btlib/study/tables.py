@@ -61,7 +61,7 @@ def model_name(name: str) -> str:
     model, between, rest = re.match(r"([^ /]*)([ /]?)(.*)", str(name), re.DOTALL).groups()
     if between == "/":
         return f"{words.get(model, model)}, {rest.replace('/', ', stride ')}"
-    return words.get(model, model) + between + rest.replace("imagenet", "ImageNet")
+    return words.get(model, model) + between + re.sub("imagenet|edges", lambda found: words[found[0]], rest)
 
 
 def change_name(factor: str, setting: str) -> str:
