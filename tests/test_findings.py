@@ -296,3 +296,33 @@ def test_what_makes_the_network_look_is_told_of_its_own_parts(tmp_path):
     (told,) = findings.findings(kept_of(tmp_path, gradcam_ablation=table))
     assert "as proposed 60.0 % (50.0 to 70.0); no guide 20.0 % (10.0 to 30.0)." in told and "dropout" not in told
     assert told.endswith("pasted over the tumour: as proposed 70.0 % (60.0 to 80.0); no guide 75.0 % (65.0 to 85.0).")
+
+
+def test_networks_stand_beside_the_studys_own_where_they_began_alike_and_saw_slices_of_one_size(tmp_path):
+    begun = [("m", "imagenet", 160), ("vgg16", "edges", 160), ("vgg16", "random", 160), ("resnet152v2", "imagenet", 96)]
+    fits = pd.DataFrame(
+        [(*start, "image_holdout", 0, fold, 0.5, p, 10 * p) for p, start in enumerate(begun, 1) for fold in (0, 1)],
+        columns=["model", "weights", "image_size", "protocol", "seed", "fold", "accuracy", "parameters", "macs"],
+    ).assign(accuracy_low=0, accuracy_high=1)
+    scores = pd.DataFrame(begun, columns=["model", "weights", "image_size"]).assign(protocol="image_holdout")
+    scores = scores.assign(score="accuracy", value=[0.9, 0.8, 0.7, 0.6], low=0.1, high=0.99)
+    rows = [(*start, "m", "imagenet", 160, 1226, 0.8, 0.9, -0.1, -0.15, 0.02) for start in begun[1:]]
+    names = [
+        "model",
+        "weights",
+        "image_size",
+        "reference",
+        "reference_weights",
+        "reference_image_size",
+        "n",
+        "accuracy",
+    ]
+    compared = pd.DataFrame(rows, columns=[*names, "reference_accuracy", "difference", "low", "high"])
+    kept = kept_of(tmp_path, comparison=compared, models=fits, per_class=scores)
+    (told,) = findings._beside(kept)
+    assert (
+        "same 1,226 slices of 160 pixels m (ImageNet) is right on 90.0 %; VGG16 (ImageNet, then edges) 80.0 %" in told
+    )
+    assert told.endswith("-10.0 points (-15.0 to +2.0), with 2.0 times the parameters and 2.0 times the multiply-adds.")
+    pooled = digest.networks(fits, scores, "image_holdout", 0)
+    assert list(pooled["accuracy"]) == [0.9, 0.8, 0.7, 0.6] and list(pooled["fold"]) == [0, 0, 0, 0]

@@ -47,6 +47,7 @@ def drawn(kept: digest.Kept) -> dict:
         fits = fits[(fits["model"] == kept.model) & (fits["weights"] == kept.weights)]
     reliability = functools.partial(performance.reliability, slices="test slices, patients apart, T of the other folds")
     coverage = functools.partial(performance.coverage, protocol=kept.about["parameters"]["comparison"]["protocol"])
+    networks = digest.compared(kept)
     figures = {
         "ladder": (claims.ladder, digest.ladder(kept)),
         "patient_flow": (data.patient_flow, digest.flow(kept)),
@@ -63,6 +64,7 @@ def drawn(kept: digest.Kept) -> dict:
         "confidence": (reliability, *(digest.reliability(kept) or [None])),
         "changes": (learning.ablation, kept["ablation"]),
         "changes_looks": (gradcam.changes, kept["gradcam_ablation"]),
+        "networks": (claims.size, None if networks is None or len(networks) == 1 else networks),
     }
     return {name: draw(*tables) for name, (draw, *tables) in figures.items() if tables[0] is not None}
 
@@ -232,6 +234,7 @@ def findings(kept: digest.Kept) -> list[str]:
     if sets:
         made.append(_second(kept, sets))
     made += _by_change(kept)
+    made += _beside(kept)
     if scores is not None:
         recalls = scores[scores["score"].str.startswith("recall_")].sort_values("value")
         told = _listed(f"{_interval(r)} of {_class(r['score'].removeprefix('recall_'))}" for _, r in recalls.iterrows())
@@ -301,6 +304,32 @@ def _by_change(kept: digest.Kept) -> list[str]:
     return [
         f"**What makes it look.** After a short budget, one for all changes, the map's peak lies in the tumour on these shares "
         f"of slices: {said('pointing')}. Right with tissue pasted over the tumour: {said('accuracy_erased')}."
+    ]
+
+
+def _beside(kept: digest.Kept) -> list[str]:
+    """Say how the compared networks do beside the study's, those that began as it did, pretrained or not, on like slices."""
+    table, networks = kept["comparison"], digest.compared(kept)
+    if table is None or networks is None:
+        return []
+    alike = table["weights"].eq("random") == table["reference_weights"].eq("random")
+    table = table[alike & (table["image_size"] == table["reference_image_size"])]
+    if table.empty:
+        return []
+    networks, cost, told = networks.set_index(["model", "weights"]), ["parameters", "macs"], []
+    own = networks.loc[(kept.model, kept.weights), cost]
+    for row in table.itertuples():
+        points = f"{100 * row.difference:+.1f} points ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+        times = networks.loc[(row.model, row.weights), cost] / own
+        name = theme.model_name(f"{row.model} ({row.weights})")
+        told.append(
+            f"{name} {100 * row.accuracy:.1f} %, {points}, with {times['parameters']:.1f} times the parameters and "
+            f"{times['macs']:.1f} times the multiply-adds"
+        )
+    name = theme.model_name(f"{kept.model} ({kept.weights})")
+    return [
+        f"**Beside other networks.** On the same {table['n'].iloc[0]:,} slices of {table['image_size'].iloc[0]} pixels "
+        f"{name} is right on {100 * table['reference_accuracy'].iloc[0]:.1f} %; {'; '.join(told)}."
     ]
 
 

@@ -307,17 +307,23 @@ def networks(models: pd.DataFrame, scores: pd.DataFrame, protocol: str, seed: in
     return fits.drop_duplicates(kept[:2]).drop(columns=kept[2:]).merge(scores[kept], on=kept[:2])
 
 
+def compared(kept: Kept) -> pd.DataFrame | None:
+    """Return `networks` of the kept tables."""
+    fits, scores, comparison = kept["models"], kept["per_class"], kept.about["parameters"]["comparison"]
+    if fits is None or scores is None:
+        return None
+    return networks(fits, scores, comparison["protocol"], comparison["seeds"][0])
+
+
 def costs(kept: Kept) -> pd.DataFrame | None:
     """Return what each network costs, in single precision, beside its accuracy where it was fitted.
 
     image_size and macs are those of the fit, image_size_cost that of the cost; accuracy is of all the comparison's folds.
     """
-    table, fits, scores = kept["cost"], kept["models"], kept["per_class"]
-    if table is None or fits is None or scores is None:
+    table, fitted = kept["cost"], compared(kept)
+    if table is None or fitted is None:
         return None
-    comparison = kept.about["parameters"]["comparison"]
-    fitted = networks(fits, scores, comparison["protocol"], comparison["seeds"][0]).drop_duplicates("model")
-    fitted = fitted.set_index("model")[["weights", "accuracy", "image_size", "macs"]]
+    fitted = fitted.drop_duplicates("model").set_index("model")[["weights", "accuracy", "image_size", "macs"]]
     table = (
         table[table["precision"] == "float32"].rename(columns={"image_size": "image_size_cost"}).drop(columns="macs")
     )
