@@ -101,6 +101,18 @@ def test_the_limitations_say_how_far_fits_made_again_are_from_the_kept_ones():
     assert f"{100 * (other**2).mean() ** 0.5:.1f} points as root mean square" in words
 
 
+def test_the_limitations_say_how_the_chosen_recipe_does_by_the_searchs_rule():
+    log = pd.read_csv(ROOT / "reports" / "search" / "trials.csv").set_index("setting")
+    assert (log["folds"] == "2 of 2").all() and not log["eligible"].any()
+    erase, words = params.load("figshare").recipes["guided"].erase, (ROOT / "btlib/site/limitations.md").read_text()
+    chosen = log.loc[f'recipe.erase: {{"tumor": {erase.tumor}, "elsewhere": {erase.elsewhere}}}']
+    others = log.drop(chosen.name)["accuracy_erased"]
+    assert f"with the tumour pasted over {100 * chosen['accuracy_erased']:.1f} % of slices are still right" in words
+    assert f"({100 * others.min():.1f} to {100 * others.max():.1f} % for the others)" in words
+    assert f"Whole, {100 * chosen['accuracy']:.1f} % are right, beside {100 * log['accuracy'].max():.1f} %" in words
+    assert f"**{('eight', 'nine', 'ten')[log['fits'].str.split().str.len().sum() - 8]} of 22 fits run**" in README
+
+
 def test_the_lock_names_no_host():
     assert "://" not in (ROOT / "requirements.lock").read_text()
 
