@@ -132,6 +132,9 @@ def test_adding_a_model_is_one_entry(monkeypatch):
     given["baselines"][-1]["weights"] = "imagenet"
     with pytest.raises(ParamsError, match="tiny has none, allowed: null"):
         params.check(given, "x")
+    given["proposed"]["weights"] = "edges"
+    with pytest.raises(ParamsError, match="efficientnet_lite0 has imagenet, allowed: imagenet, null"):
+        params.check(given, "x")
 
 
 @pytest.mark.parametrize(("stride", "places"), [(32, 2), (16, 4), (8, 8), (None, 2)])
