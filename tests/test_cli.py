@@ -192,7 +192,7 @@ def test_messages_begin_with_what_they_are_about(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("key", "allowed"), [("weights", "'imagenet', or null"), ("output_stride", "8, 16 or 32, or null")]
+    ("key", "allowed"), [("weights", "'imagenet' or 'edges', or null"), ("output_stride", "8, 16 or 32, or null")]
 )
 def test_a_parameter_that_may_be_null_says_so(key, allowed):
     with pytest.raises(btlib.ParamsError, match=rf"proposed\.{key}: got 'none'; allowed: {allowed}$"):
