@@ -49,10 +49,11 @@ def test_the_kept_page_is_what_the_kept_tables_give(anew):
         assert (anew / name).read_text() == (KEPT / name).read_text(), "run `make results`"
 
 
-def test_the_page_of_another_data_set_is_what_its_tables_give(tmp_path):
-    folder = made(tmp_path, "nickparvar")
+@pytest.mark.parametrize("profile", ["nickparvar", "rivals"])
+def test_the_page_of_another_profile_is_what_its_tables_give(tmp_path, profile):
+    folder = made(tmp_path, profile)
     for name in ("README.md", "checklist.md"):
-        assert (folder / name).read_text() == (ROOT / "reports" / "nickparvar" / name).read_text(), "run `make results`"
+        assert (folder / name).read_text() == (ROOT / "reports" / profile / name).read_text(), "run `make results`"
 
 
 def test_the_kept_figures_are_what_the_kept_tables_give(anew):
