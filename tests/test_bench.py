@@ -85,20 +85,23 @@ def test_the_way_to_an_accuracy_ends_at_the_first_look_that_is_there_and_one_bel
         return told[-1]
 
     monkeypatch.setattr(bench, "_child", here)
-    (row,) = bench.accuracy(study, least=1.1, most=0.001, size=32)
+    (row,) = bench.accuracy([study], least=1.1, most=0.001, size=32)
     ours, plain = told
     assert plain["epochs"] == 1 and f"{plain['accuracy']:.2%} in 1 epoch" in row["against"]
     assert ours["epochs"] == 3 and row["met"] == "no", "three epochs are all there are, and none is 110 % right"
     assert row["ratio"] == plain["seconds"] / ours["seconds"]
     assert not (home / "runs").exists(), "the fit that was timed stays out of the study's runs"
-    (row,) = bench.accuracy(study, least=0, size=32)
+    (row, other) = bench.accuracy([study, study.changed({"head.dropout": 0.5})], least=0, size=32)
     assert row["ratio"] == 0, "the notebook needs no epoch for none right"
     assert told[-2]["epochs"] == 1, "what comes after the first look is not counted"
+    assert [row["seconds"], other["seconds"]] == [fit["seconds"] for fit in told[-2:-4:-1]], (
+        "a row each, in their order"
+    )
     data = datasets.load(study.data, study.preprocessing)
     roles = bench._held_out(study, data)["role"].value_counts()
     assert roles.to_dict() == {"train": ours["n"], "validation": len(data.manifest) - ours["n"]}
     absent = study.data.model_copy(update={"source": "figshare", "phantom": None, "path": "data/absent"})
-    assert bench.accuracy(study.model_copy(update={"data": absent})) == []
+    assert bench.accuracy([study.model_copy(update={"data": absent})]) == []
 
 
 def test_the_slope_of_a_straight_line_is_found_and_a_million_is_a_thousand_times_it():
