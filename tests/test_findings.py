@@ -1,5 +1,6 @@
 """The results page is what its kept tables say, and nothing else."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -90,7 +91,8 @@ def kept_of(tmp_path, **frames):
     (tmp_path / "tables").mkdir(parents=True)
     for name, frame in frames.items():
         frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
-    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet", "recipe": "guided"}, "statistics": {"level": 0.95}, "data": {"source": "figshare"}, '
+    about = '{"parameters": {"proposed": {"model": "m", "weights": "imagenet", "recipe": "guided"}, "baselines": [], '
+    about += '"recipes": {"guided": {"stages": [{"epochs": 4}, {"epochs": 6}]}, "long": {"stages": [{"epochs": 12}]}}, "statistics": {"level": 0.95}, "data": {"source": "figshare"}, '
     about += '"comparison": {"protocol": "image_holdout", "seeds": [0]}}, "data": [], "fits": []}'
     (tmp_path / "provenance.json").write_text(about)
     return digest.Kept(tmp_path)
@@ -142,10 +144,13 @@ def test_what_the_answer_rests_on_is_told_by_fills_that_were_never_trained_on(tm
     assert "plain" not in alone
 
 
-def test_the_papers_row_stands_above_its_own_slices_alone(tmp_path):
-    kept = kept_of(tmp_path, leakage=LEAKAGE)
-    kept.of_the_paper = False
-    assert "The paper" not in set(digest.ladder(kept)["group"])
+def test_the_papers_row_stands_above_its_own_slices_and_pretrained_networks_alone(tmp_path):
+    kept_of(tmp_path, leakage=LEAKAGE)
+    about = json.loads((tmp_path / "provenance.json").read_text())
+    for section, key, value in (("data", "source", "folders"), ("proposed", "weights", None)):
+        parameters = about["parameters"] | {section: about["parameters"][section] | {key: value}}
+        (tmp_path / "provenance.json").write_text(json.dumps(about | {"parameters": parameters}))
+        assert "The paper" not in set(digest.ladder(digest.Kept(tmp_path))["group"])
 
 
 def test_calibration_is_of_the_proposed_network_and_scales_each_fold_by_the_others(tmp_path):
@@ -325,5 +330,10 @@ def test_networks_stand_beside_the_studys_own_where_they_began_alike_and_saw_sli
         "same 1,226 slices of 160 pixels m (ImageNet) is right on 90.0 %; VGG16 (ImageNet, then edges) 80.0 %" in told
     )
     assert told.endswith("-10.0 points (-15.0 to +2.0), with 2.0 times the parameters and 2.0 times the multiply-adds.")
+    kept.about["parameters"]["baselines"] = [{"model": "vgg16", "recipe": "long"}]
+    (told,) = findings._beside(kept)
+    assert (
+        "m (ImageNet) after 10 epochs is right on 90.0 %; VGG16 (ImageNet, then edges) after 12 epochs 80.0 %" in told
+    )
     pooled = digest.networks(fits, scores, "image_holdout", 0)
     assert list(pooled["accuracy"]) == [0.9, 0.8, 0.7, 0.6] and list(pooled["fold"]) == [0, 0, 0, 0]

@@ -10,7 +10,7 @@ from btlib import DataError, params
 from btlib.data import datasets
 from btlib.fitting import runs, training
 from btlib.scores import classification, resampling
-from btlib.study import results, tables, verdicts
+from btlib.study import results, sentences, tables, verdicts
 
 RIVAL = {
     "model": "vgg16",
@@ -74,6 +74,18 @@ def test_a_claim_is_judged_on_the_data_set_that_it_was_made_on_alone(real):
     table = verdicts.claims(other, {"accuracy": verdicts.Finding(0.95, 0.93, 0.97)})
     assert set(table["verdict"]) == {"not tested: another data set"}
     assert table[["ours", "low", "high"]].isna().all(axis=None) and (table["data"] == "").all()
+
+
+def test_of_a_network_from_random_weights_the_count_of_parameters_alone_is_judged(real):
+    """The paper's networks were pretrained, so neither their numbers nor their order are tested by it."""
+    real = real.model_copy(update={"proposed": real.proposed.model_copy(update={"weights": None})})
+    found = {"accuracy": verdicts.Finding(0.8, 0.7, 0.9), "baselines": verdicts.Finding(0.1, 0.05, 0.2)}
+    table = verdicts.claims(real, found | {"parameters": verdicts.Finding(0.7, np.nan, np.nan)})
+    said = table.set_index(pd.Index(verdicts.listed_claims()))
+    assert said.loc["parameters", ["ours", "verdict"]].tolist() == [0.7, "higher"]
+    others = said.drop("parameters")
+    assert set(others["verdict"]) == {"not tested: random weights here, the paper's were pretrained"}
+    assert others[["ours", "low", "high"]].isna().all(axis=None)
 
 
 def test_the_papers_number_has_the_interval_of_its_least_test_set_and_says_what_is_assumed(real):
@@ -149,6 +161,14 @@ def test_maps_are_judged_against_the_best_control_over_all_slices(real):
     assert claims.loc["higher", "assumption"] == "best control: control 1, 8 x 8"
     plain = verdicts.found(real, pd.DataFrame(), pd.DataFrame({"protocol": []}))["gradcam_plain"]
     assert plain[:3] == pytest.approx((0.05 - 0.2, 0.24 - 0.11, 0.26 - 0.09))
+
+
+def test_epochs_are_told_where_those_of_compared_networks_differ():
+    chances = {"reference_accuracy": 0.95, "n": 613, "mcnemar_p_holm": 0.1, "bootstrap_p_holm": 0.1}
+    table = pd.DataFrame([RIVAL | chances])
+    said = sentences.baselines_in_words(params.load("scratch"), table)
+    assert "Epochs differ: EfficientNet-Lite0 40, EfficientNet-B0 40, VGG16 20, ResNet152V2 17, ViT-B/16 12." in said
+    assert "Epochs differ" not in sentences.baselines_in_words(params.load("rivals"), table)
 
 
 def test_an_efficientnet_is_no_rival_of_the_paper(real):

@@ -90,7 +90,7 @@ def context(kept: digest.Kept, figures: dict, profile: str) -> dict:
         "costs": _rows(digest.costs(kept)),
         "own_rows": _own_rows(kept),
         "own_model": kept.model,
-        "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.of_the_paper else [],
+        "literature": _rows(_csv(home() / "reports" / "literature.csv")) if kept.beside_the_paper else [],
         "again": again(kept),
         "limitations": limitations.strip(),
         "first_fit": _first_fit(kept),
@@ -152,7 +152,6 @@ def measured(kept: digest.Kept) -> dict[str, str]:
     stride = proposed.get("output_stride") or 32
     cells = -(-size // stride)
     start = tables.WORDS["words"].get(kept.weights, kept.weights)
-    epochs = sum(stage["epochs"] for stage in recipe["stages"])
     guided = "guided by the masks of training slices" if recipe.get("cam_loss") else "not guided by masks"
     erased = "trained with erased tumours" if recipe.get("erase") else "no tumours erased in training"
     train, validation = ([f[key] for f in fits] for key in ("n_train", "n_validation"))
@@ -163,7 +162,7 @@ def measured(kept: digest.Kept) -> dict[str, str]:
     source = about["data"].get("origin") or named.get(data["source"], data["path"])
     unnamed = f", {data['n_unnamed']:,} of these slices of none that is known" if data.get("n_unnamed") else ""
     return {
-        "Network": f"{theme.model_name(kept.model)}, {start} weights, {epochs} epochs; maps {guided}; {erased}",
+        "Network": f"{theme.model_name(kept.model)}, {start} weights, {_epochs(recipe)} epochs; maps {guided}; {erased}",
         "Slices seen": f"{size} x {size} pixels; the last features, and so the maps, have {cells} x {cells} cells (one for "
         f"{stride} pixels)",
         "Data": f"{source}: {data['n_slices']:,} slices of {data['n_patients']} patients{unnamed}; fingerprint "
@@ -321,16 +320,28 @@ def _beside(kept: digest.Kept) -> list[str]:
     for row in table.itertuples():
         points = f"{100 * row.difference:+.1f} points ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
         times = networks.loc[(row.model, row.weights), cost] / own
-        name = theme.model_name(f"{row.model} ({row.weights})")
+        name = _named(kept, row.model, row.weights)
         told.append(
             f"{name} {100 * row.accuracy:.1f} %, {points}, with {times['parameters']:.1f} times the parameters and "
             f"{times['macs']:.1f} times the multiply-adds"
         )
-    name = theme.model_name(f"{kept.model} ({kept.weights})")
+    name = _named(kept, kept.model, kept.weights)
     return [
         f"**Beside other networks.** On the same {table['n'].iloc[0]:,} slices of {table['image_size'].iloc[0]} pixels "
         f"{name} is right on {100 * table['reference_accuracy'].iloc[0]:.1f} %; {'; '.join(told)}."
     ]
+
+
+def _named(kept: digest.Kept, model: str, weights: str) -> str:
+    """A compared network's name and start, and its epochs where the networks' differ."""
+    about = kept.about["parameters"]
+    epochs = {m["model"]: _epochs(about["recipes"][m["recipe"]]) for m in (*about["baselines"], about["proposed"])}
+    trained = f" after {epochs[model]} epochs" if len(set(epochs.values())) > 1 else ""
+    return theme.model_name(f"{model} ({weights})") + trained
+
+
+def _epochs(recipe: dict) -> int:
+    return sum(stage["epochs"] for stage in recipe["stages"])
 
 
 def _most(confusion: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from btlib import DataError
 from btlib.models import cams
 from btlib.scores import calibration, classification
 from btlib.scores.resampling import share
-from btlib.study import tables
+from btlib.study import tables, verdicts
 
 PRINTED = "The paper"
 """Group of the ladder's first row."""
@@ -56,7 +56,9 @@ class Kept(dict):
         proposed = self.about["parameters"]["proposed"]
         self.model, self.weights = proposed["model"], proposed["weights"] or "random"
         # The paper and those before it speak of the Figshare slices alone.
-        self.of_the_paper = self.about["parameters"]["data"]["source"] in ("figshare", "phantom")
+        source = self.about["parameters"]["data"]["source"]
+        self.of_the_paper = source in ("figshare", "phantom")
+        self.beside_the_paper = verdicts.may_stand_beside(source, self.weights)
 
     def __missing__(self, name: str) -> pd.DataFrame | None:
         path = self.folder / "tables" / f"{name}.csv"
@@ -68,13 +70,13 @@ class Kept(dict):
 def ladder(kept: Kept) -> pd.DataFrame | None:
     """Return what `figures.claims.ladder` draws: accuracy tested ever more strictly, the paper's first.
 
-    The paper's row, where data are the same, has Wilson's interval of 609 of 613. None where no fit is kept.
+    The paper's row, where data are the same and weights pretrained, has Wilson's interval of 609 of 613. None where no fit is kept.
     """
     split = kept["leakage"]
     if split is None:
         return None
     rows = []
-    if kept.of_the_paper:
+    if kept.beside_the_paper:
         right = round(PAPER * SLICES)
         interval = share(right, SLICES, kept.about["parameters"]["statistics"]["level"])
         rows.append((PRINTED, f"As printed; {right} of {SLICES} if a fifth", PAPER, *interval[1:], SLICES, "slices"))

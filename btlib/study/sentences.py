@@ -101,6 +101,10 @@ def baselines_in_words(study: params.Study, table: pd.DataFrame) -> str:
         lines.append("\nWhere initialisations differ, the difference is one of pretraining as much as of architecture.")
     if table["image_size"].ne(table["reference_image_size"]).any():
         lines.append("\nWhere image sizes differ, so do the budgets: a smaller slice costs less and shows less.")
+    models = {model.model: study.recipes[model.recipe].stages for model in (study.proposed, *study.baselines)}
+    epochs = {tables.model_name(name): sum(stage.epochs for stage in stages) for name, stages in models.items()}
+    if len(set(epochs.values())) > 1:
+        lines.append(f"\nEpochs differ: {', '.join(f'{name} {n}' for name, n in epochs.items())}.")
     return "\n".join(lines)
 
 

@@ -40,6 +40,11 @@ class Finding(NamedTuple):
     """What it is a difference from, where that is no number of the paper."""
 
 
+def may_stand_beside(source: str, weights: str | None) -> bool:
+    """Whether a network's accuracy may stand beside the paper's: on the paper's slices, and pretrained as the paper's was."""
+    return source in ("figshare", "phantom") and weights not in (None, "random")
+
+
 def listed_claims() -> dict[str, dict]:
     """Read params/claims.yaml: each claim's text, value (None where the paper gives none) and data, by its key."""
     return yaml.safe_load((params.PARAMS_DIR / "claims.yaml").read_text(encoding="utf-8"))
@@ -51,14 +56,18 @@ def claims(study: params.Study, found: dict[str, Finding]) -> pd.DataFrame:
     paper_low and paper_high are Wilson's interval, the widest of those that the paper's unknown test size (assumption, which
     also names the control that maps are judged against) allows. The verdict is ours against the paper's number, or against 0
     where the claim has none: "higher", "lower", "cannot be told apart" (also where the possible sizes do not agree), "not
-    tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, and its numbers do not
-    stand here.
+    tested: why" or "not testable: why". A study of another data set than a claim's tests none of it, one of random weights
+    none but that of parameters, and their numbers do not stand here.
     """
     rows = []
     for key, claim in listed_claims().items():
         ours = Finding(*found.get(key, (np.nan,) * 3))
         if study.data.source not in (claim["data"], "phantom"):
             ours = Finding(np.nan, np.nan, np.nan, untested="not tested: another data set")
+        elif study.proposed.weights is None and key != "parameters":
+            ours = Finding(
+                np.nan, np.nan, np.nan, untested="not tested: random weights here, the paper's were pretrained"
+            )
         sizes, assumption = _paper_sizes(key, claim["value"], ours.n)
         theirs = [share(round(claim["value"] * n), n, study.statistics.level) for n in sizes]
         paper = np.nan if claim["value"] is None else claim["value"]
