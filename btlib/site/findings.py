@@ -173,7 +173,7 @@ def measured(kept: digest.Kept) -> dict[str, str]:
         "Code": f"commits {', '.join(dict.fromkeys(_short(f['commit']) for f in fits))}; tables at "
         f"{_short(kept.about['commit'])}",
         "Cost": "; ".join(_hours(of_all, name) for name in dict.fromkeys(f["hardware"] for f in of_all))
-        + f"; tables made on {hardware['processor']}, {hardware['cores']} cores",
+        + f"; tables made on {hardware['processor']}, {hardware['cores']} core{'s' * (hardware['cores'] > 1)}",
     } | _earlier(kept)
 
 
@@ -301,8 +301,8 @@ def _by_change(kept: digest.Kept) -> list[str]:
         return "; ".join(f"{name} {_interval(row)}" for name, (_, row) in zip(words, shares.iterrows(), strict=True))
 
     return [
-        f"**What makes it look.** After a short budget, one for all changes, the map's peak lies in the tumour on these shares "
-        f"of slices: {said('pointing')}. Right with tissue pasted over the tumour: {said('accuracy_erased')}."
+        f"**What makes it look.** With one budget for all changes, the map's peak lies in the tumour on these shares of "
+        f"slices: {said('pointing')}. Right with tissue pasted over the tumour: {said('accuracy_erased')}."
     ]
 
 
