@@ -299,10 +299,10 @@ def accuracy(
         return []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").symlink_to(home() / "data")
-        path, env = Path(folder) / fitted[0].profile / params.RESOLVED, {**os.environ, "BTLIB_HOME": folder}
+        path, env = Path(folder) / "accuracy" / params.RESOLVED, {**os.environ, "BTLIB_HOME": folder}
         ours = []
         for study in reversed(fitted):  # the first one's parameters stay, for the notebook
-            params.write(study, path)
+            params.write(study.model_copy(update={"profile": path.parent.name}), path)  # a profile's name is its file's
             ours.insert(0, _child("_fit_here", str(path), str(least), env=env))
         given = most * max(fit["seconds"] for fit in [f for f in ours if f["accuracy"] >= least] or ours)
         plain = _child("_notebook_here", str(path), str(least), str(given), str(size), env=env)

@@ -85,6 +85,7 @@ def test_the_way_to_an_accuracy_ends_at_the_first_look_that_is_there_and_one_bel
         return told[-1]
 
     monkeypatch.setattr(bench, "_child", here)
+    study = study.model_copy(update={"profile": "quick"})  # another than params/quick.yaml, as a changed recipe is
     (row,) = bench.accuracy([study], least=1.1, most=0.001, size=32)
     ours, plain = told
     assert plain["epochs"] == 1 and f"{plain['accuracy']:.2%} in 1 epoch" in row["against"]
