@@ -99,9 +99,10 @@ def size(table: pd.DataFrame, x: str = "parameters") -> mpl.figure.Figure:
             names = [f"{name}, {pixels} px" for name, pixels in zip(names, part["image_size"], strict=True)]
         theme.whiskers(axis, cost, values, theme.PALE)
         axis.plot(cost, values["value"], "o", color=colour, ms=6)
-        # Room for the names, which stand right of their points.
-        room = 4 * (cost.max() / cost.min()) ** 0.5
-        axis.set(xscale="log", xlim=(cost.min() / 2, cost.max() * room), title=title)
+        # Room for the names, which stand right of their points; a letter takes less than a fiftieth of the axis.
+        left, letters = cost.min() / 2, np.array([min(len(name), 35) for name in names])
+        right = left * np.exp((np.log(1.12 * cost / left) / (1 - letters / 50)).max())
+        axis.set(xscale="log", xlim=(left, right), title=title)
         axis.set(xlabel=f"{label}, log scale)", ylabel="Accuracy (%)")
         theme.log_ticks(axis)
         said.append(f"{title}: {theme.told(names, values)}")
@@ -120,4 +121,6 @@ def _name_points(figure, axis, x, values: pd.DataFrame, names) -> None:
     along = np.linspace(values["low"], values["high"], 7).ravel()
     where = {"x": np.tile(x, 7), "y": along, "target_x": x.to_numpy(), "target_y": values["value"].to_numpy()}
     line = {"arrowstyle": "-", "color": theme.PALE}
-    adjust_text(texts, ax=axis, expand=(1.1, 1.5), iter_lim=150, arrowprops=line, **where)
+    # Pushed harder from points than pulled to them: a name as wide as the gap to the next interval stands below.
+    push = {"expand": (1.1, 1.5), "force_static": (0.3, 0.6), "force_pull": (0.001, 0.001), "iter_lim": 600}
+    adjust_text(texts, ax=axis, arrowprops=line, **push, **where)
