@@ -3,6 +3,8 @@ PROFILE ?= quick
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# The files of tests that take longest go first, so that neither of the two processes waits for the other at the end.
+LONG := notebooks reliability training
 .DEFAULT_GOAL := help
 .PHONY: help report results plan test torture lint serve notebooks bench lock clean
 
@@ -12,7 +14,7 @@ help:  ## print this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"python3 is {v[0]}.{v[1]}; needed: 3.11 to 3.13 (make PYTHON=python3.12 ...)")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -29,7 +31,7 @@ serve: $(READY)  ## serve the report on http://localhost:8000 (PORT=8001: elsewh
 	@$(BIN)/python -m btlib serve $(PROFILE) --port $(or $(PORT),8000)
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_notebooks.py tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG:%=tests/test_%.py) tests
 
 torture: $(READY)  ## kill, fuzz, fill and repeat for hours; writes reports/reliability.md (LINES="kill_fit memory" SEED=1: some of it)
 	$(BIN)/python benchmarks/torture.py $(LINES) --seed $(or $(SEED),0) $(if $(N),--n $(N)) $(if $(TINY),--tiny)
