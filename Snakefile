@@ -98,6 +98,7 @@ rule report:
 rule fit:
     output:
         update("runs/{id}/provenance.json"),  # so that a finished fit is kept, whatever Snakemake knows of it
+    priority: 1  # before notebooks that could run already: most wait for every fit
     resources:
         mem_mb=4000,  # ViT-B/16 with its optimizer; `btlib study` says how much the machine has
     shell:
