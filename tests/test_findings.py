@@ -50,7 +50,7 @@ def test_the_kept_page_is_what_the_kept_tables_give(anew):
         assert (anew / name).read_text() == (KEPT / name).read_text(), "run `make results`"
 
 
-@pytest.mark.parametrize("profile", ["control", "nickparvar", "rivals", "scratch"])
+@pytest.mark.parametrize("profile", ["control", "longer", "nickparvar", "rivals", "scratch"])
 def test_the_page_of_another_profile_is_what_its_tables_give(tmp_path, profile):
     folder = made(tmp_path, profile)
     for name in ("README.md", "checklist.md"):

@@ -223,6 +223,15 @@ def test_every_page_but_that_of_real_slices_says_that_the_slices_are_made_up(pag
             assert SENTENCE in banner.split("</aside>")[0], name
 
 
+def test_the_deciding_sentence_says_when_weights_were_random(fake):
+    study = fake[1]
+    other = study.proposed.model_copy(update={"model": "vgg16", "weights": None})
+    said = texts.decisive(study.model_copy(update={"proposed": other}))
+    assert said.startswith("The proposed network, VGG16, from random weights, is right on these shares")
+    assert said.endswith(f": 10.0{readable.SPACE}% (slices at random, hold-out).")
+    assert "random weights" not in texts.decisive(study)
+
+
 def test_front_page_shows_the_claims_and_the_deciding_sentence(fake, pages):
     text = plain(pages["index"])
     # (0.5 * 100 + 0.9 * 300) / 400 = 0.8, other models left out

@@ -104,6 +104,7 @@ def decisive(study: Study) -> str:
     listed = [p.protocol for p in study.protocols if p.protocol in share]
     words = [f"{readable.cell(str(share[p]), 'share')} ({splits.rule(p).words})" for p in listed]
     name = tables.WORDS["words"].get(study.proposed.model, study.proposed.model)
+    name += "" if study.proposed.weights else ", from random weights"
     return f"The proposed network, {name}, is right on these shares of test slices: {', '.join(words)}."
 
 
